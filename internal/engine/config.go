@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// The default roots of the engine. An engine with both of them is "the" engine
+// of the machine and may use the plain name gantry for what it creates there.
+const (
+	DefaultDataRoot = "/var/lib/gantry"
+	DefaultExecRoot = "/run/gantry"
+)
+
+// Config is everything an engine can be told. The zero value of a field means
+// the default named beside it; Defaults fills those in. It is built from flags
+// and the configuration file by internal/daemonconfig.
+type Config struct {
+	DataRoot string // durable state; DefaultDataRoot
+	ExecRoot string // sockets and what is gone after a boot; DefaultExecRoot
+	ShimPath string // the gantry-shim binary; "" looks beside gantryd, then in PATH
+
+	Debug  bool     // shown by info; the log level is the caller's
+	Labels []string // "key=value" shown by info, for people who place work
+
+	StorageDriver          string // snapshotter: "" picks overlayfs where it works, else vfs
+	MaxConcurrentDownloads int    // layers of one pull fetched at a time; 3
+	InsecureRegistries     []string
+	RegistryMirrors        []string // URLs asked before Docker Hub
+
+	LogDriver string            // of containers that name none; json-file
+	LogOpts   map[string]string // of containers that name no driver
+
+	DefaultRuntime string             // "" is the built-in one
+	Runtimes       map[string]Runtime // external OCI runtimes by the name --runtime takes
+	CgroupParent   string             // "" is /<instance>
+	SeccompProfile string             // file, "unconfined", or "" for the built-in default
+	Init           bool               // run an init in containers that do not say
+	InitPath       string             // "" is the built-in init
+	ShmSize        int64              // bytes of /dev/shm; 64 MiB
+	IpcMode        container.IpcMode  // "private" or "shareable"; private
+	CgroupnsMode   container.CgroupnsMode
+	DefaultUlimits map[string]*container.Ulimit
+
+	BridgeAddr    netip.Prefix // address and subnet of the default bridge; zero picks a free one
+	MTU           int          // of the default bridge; 1500
+	NetworkPrefix string       // start of names of interfaces and tables, at most 8 bytes; "" is Instance
+	DNS           []netip.Addr // for containers that name none; empty copies the host's
+	DNSSearch     []string
+	DNSOptions    []string
+
+	ShutdownTimeout time.Duration // how long a stopping daemon waits for running requests; 15 s
+}
+
+// Runtime is an external program that speaks the OCI runtime command line.
+type Runtime struct {
+	Path string   `json:"path,omitempty" toml:"path,omitempty"`
+	Args []string `json:"runtimeArgs,omitempty" toml:"runtimeArgs,omitempty"`
+}
+
+// Defaults fills every field whose zero value is not its default.
+func (c *Config) Defaults() {
+	setDefault(&c.DataRoot, DefaultDataRoot)
+	setDefault(&c.ExecRoot, DefaultExecRoot)
+	setDefault(&c.LogDriver, "json-file")
+	setDefault(&c.MaxConcurrentDownloads, 3)
+	setDefault(&c.ShmSize, 64<<20)
+	setDefault(&c.IpcMode, container.IPCModePrivate)
+	setDefault(&c.MTU, 1500)
+	setDefault(&c.ShutdownTimeout, 15*time.Second)
+	setDefault(&c.NetworkPrefix, c.Instance())
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Instance names what this engine creates on the machine outside its roots:
+// its cgroup parent, bridge, nftables table and interfaces. It is "gantry" for
+// the default roots, and otherwise derived from the data root, so that two
+// engines on one machine never touch each other's.
+func (c *Config) Instance() string {
+	if filepath.Clean(c.DataRoot) == DefaultDataRoot && filepath.Clean(c.ExecRoot) == DefaultExecRoot {
+		return "gantry"
+	}
+	sum := sha256.Sum256([]byte(filepath.Clean(c.DataRoot)))
+	return "g" + hex.EncodeToString(sum[:])[:6]
+}
