@@ -1,0 +1,191 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// Blob opens a blob for reading from the given offset on. The reader asks for
+// the rest by HTTP Range when the connection is cut or stands still, and fails
+// when the registry sends more or fewer bytes than desc.Size. The digest is the
+// caller's to check. The reader is bound to ctx and must be closed.
+func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if desc.Size < 0 || offset < 0 || offset > desc.Size {
+		return nil, errs.InvalidArgument("blob %s has an impossible size of %d bytes", desc.Digest, desc.Size)
+	}
+	b := &blobReader{repo: r, ctx: ctx, desc: desc, offset: offset}
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// blobReader reads a blob over as many connections as that takes.
+type blobReader struct {
+	repo   *Repository
+	ctx    context.Context
+	desc   ocispec.Descriptor
+	offset int64 // of the next byte the caller gets
+
+	body     io.ReadCloser
+	request  context.Context         // of body
+	cancel   context.CancelCauseFunc // ends it
+	watchdog *time.Timer             // ends it when nothing comes
+	failures int                     // in a row, without a byte between them
+}
+
+var errIdle = errors.New("the registry sent nothing for too long")
+
+// open asks for the blob from the offset on.
+func (b *blobReader) open() error {
+	ctx, cancel := context.WithCancelCause(b.ctx)
+	header := http.Header{}
+	if b.offset > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", b.offset))
+	}
+	resp, err := b.repo.do(ctx, http.MethodGet, "/blobs/"+b.desc.Digest.String(), header)
+	if err != nil {
+		cancel(nil)
+		return err
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+		defer cancel(nil)
+		return refusal(b.repo.host, resp)
+	}
+	if isHTML(resp.Header) {
+		resp.Body.Close()
+		cancel(nil)
+		return errs.InvalidArgument("registry %s answered with a web page where blob %s was asked for", b.repo.host, b.desc.Digest)
+	}
+	b.body, b.request, b.cancel = resp.Body, ctx, cancel
+	b.watchdog = time.AfterFunc(b.repo.client.opts.IdleTimeout, func() { cancel(errIdle) })
+	return b.position(resp)
+}
+
+// position makes the next byte of the body the one at the offset.
+func (b *blobReader) position(resp *http.Response) error {
+	skip := b.offset
+	length := resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent {
+		var from int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from > b.offset {
+			b.drop()
+			return errs.Unavailable("registry %s answered a range of blob %s that was not asked for", b.repo.host, b.desc.Digest)
+		}
+		skip = b.offset - from
+		if length >= 0 {
+			length += from
+		}
+	}
+	if length >= 0 && length != b.desc.Size {
+		b.drop()
+		return wrongSize(b.desc, length)
+	}
+	if _, err := io.CopyN(io.Discard, b.body, skip); err != nil {
+		b.drop()
+		return cannotReach(b.repo.host, err)
+	}
+	return nil
+}
+
+func wrongSize(desc ocispec.Descriptor, got int64) error {
+	return errs.InvalidArgument("blob %s has %d bytes where its manifest says %d", desc.Digest, got, desc.Size)
+}
+
+// Read implements io.Reader.
+func (b *blobReader) Read(p []byte) (int, error) {
+	for {
+		if b.body == nil {
+			if err := b.reopen(); err != nil {
+				return 0, err
+			}
+		}
+		b.watchdog.Reset(b.repo.client.opts.IdleTimeout)
+		n, err := b.body.Read(p)
+		if n > 0 {
+			b.failures = 0
+			b.offset += int64(n)
+			if b.offset > b.desc.Size {
+				return 0, wrongSize(b.desc, b.offset)
+			}
+			return n, nil
+		}
+		if b.offset == b.desc.Size && err == io.EOF {
+			return 0, io.EOF
+		}
+		if err != nil {
+			if context.Cause(b.request) == errIdle {
+				err = errIdle
+			}
+			b.drop()
+			if failure := b.failed(err); failure != nil {
+				return 0, failure
+			}
+		}
+	}
+}
+
+// failed counts a broken connection, and waits before the next. It returns the
+// error the caller is to see when there is to be no next.
+func (b *blobReader) failed(err error) error {
+	if cause := context.Cause(b.ctx); cause != nil {
+		return cause
+	}
+	b.failures++
+	if b.failures >= b.repo.client.opts.Attempts {
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			return errs.Unavailable("registry %s ended blob %s after %d of %d bytes",
+				b.repo.host, b.desc.Digest, b.offset, b.desc.Size)
+		}
+		return cannotReach(b.repo.host, err)
+	}
+	return sleep(b.ctx, backoff(b.repo.client.opts.Backoff, b.failures))
+}
+
+// reopen goes on where the connection was cut. A registry that refuses now what
+// it served before is not asked again; one that cannot be reached is.
+func (b *blobReader) reopen() error {
+	for {
+		err := b.open()
+		if err == nil {
+			return nil
+		}
+		if !passing(err) && !refusedConnection(err) {
+			return err
+		}
+		if failure := b.failed(err); failure != nil {
+			return failure
+		}
+	}
+}
+
+// refusedConnection tells of a registry that is being restarted, which while a
+// blob is under way is worth waiting for.
+func refusedConnection(err error) bool {
+	return strings.Contains(err.Error(), "connection refused")
+}
+
+// drop gives the present connection up.
+func (b *blobReader) drop() {
+	if b.body != nil {
+		b.watchdog.Stop()
+		b.cancel(nil)
+		b.body.Close()
+		b.body = nil
+	}
+}
+
+// Close implements io.Closer.
+func (b *blobReader) Close() error {
+	b.drop()
+	return nil
+}

@@ -1,0 +1,122 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// Codes of the OCI distribution specification's error table that callers tell
+// apart.
+const (
+	CodeManifestUnknown = errcode.ErrorCodeManifestUnknown
+	CodeNameUnknown     = errcode.ErrorCodeNameUnknown
+	CodeDenied          = errcode.ErrorCodeDenied
+	CodeUnauthorized    = errcode.ErrorCodeUnauthorized
+)
+
+// ResponseError is a registry's refusal. It is an errdefs.ErrNotFound,
+// ErrUnauthenticated, ErrPermissionDenied or ErrUnavailable by its status.
+type ResponseError struct {
+	Host   string
+	Status int
+	// Code is the registry's own code for it, as MANIFEST_UNKNOWN; empty
+	// when the answer did not follow the specification.
+	Code    string
+	Message string
+}
+
+// Error says what the registry said, as "manifest unknown: manifest unknown".
+func (e *ResponseError) Error() string {
+	if e.Code != "" {
+		code := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
+		if e.Message == "" {
+			return code
+		}
+		return code + ": " + e.Message
+	}
+	text := fmt.Sprintf("registry %s answered %d %s", e.Host, e.Status, http.StatusText(e.Status))
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}
+
+// Is gives the error its class.
+func (e *ResponseError) Is(target error) bool {
+	switch e.Status {
+	case http.StatusUnauthorized:
+		return target == errdefs.ErrUnauthenticated
+	case http.StatusForbidden:
+		return target == errdefs.ErrPermissionDenied
+	case http.StatusNotFound:
+		return target == errdefs.ErrNotFound
+	}
+	return target == errdefs.ErrUnavailable && overloaded(e.Status)
+}
+
+// maxErrorBody bounds what is read of an answer that reports an error.
+const maxErrorBody = 64 << 10
+
+// refusal turns an answer that is no success into an error, and closes it.
+func refusal(host string, resp *http.Response) error {
+	defer resp.Body.Close()
+	e := &ResponseError{Host: host, Status: resp.StatusCode}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var body struct{ Errors []errcode.Error }
+	if json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
+		e.Code, e.Message = body.Errors[0].Code, body.Errors[0].Message
+		return e
+	}
+	if isText(resp.Header) {
+		line, _, _ := strings.Cut(strings.TrimSpace(string(data)), "\n")
+		e.Message = strings.ToValidUTF8(line[:min(len(line), 200)], "")
+	}
+	return e
+}
+
+func isText(h http.Header) bool {
+	t, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return t == "text/plain"
+}
+
+func isHTML(h http.Header) bool {
+	t, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return t == "text/html" || t == "application/xhtml+xml"
+}
+
+// cannotReach makes a sentence of a request that got no answer.
+func cannotReach(host string, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return errs.Unauthorized("registry %s wants a login: no basic auth credentials", host)
+	}
+	var refused *errcode.ErrorResponse
+	if errors.As(err, &refused) {
+		e := &ResponseError{Host: host, Status: refused.StatusCode}
+		if len(refused.Errors) > 0 {
+			e.Code, e.Message = refused.Errors[0].Code, refused.Errors[0].Message
+		}
+		return e
+	}
+	// The URL says less than the host, and may carry a signature in its query.
+	var inURL *url.Error
+	for errors.As(err, &inURL) {
+		err = inURL.Err
+	}
+	return errs.Unavailable("cannot reach registry %s: %w", host, err)
+}

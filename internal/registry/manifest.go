@@ -1,0 +1,189 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// MaxManifest is the largest manifest or index read, in bytes; what Docker and
+// the registries allow.
+const MaxManifest = 4 << 20
+
+// Media types of Docker's own manifests, besides those of the OCI image
+// specification.
+const (
+	MediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	MediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	MediaTypeDockerSchema1  = "application/vnd.docker.distribution.manifest.v1+json"
+	MediaTypeDockerSigned1  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
+
+func accepted() []string {
+	return []string{
+		ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest,
+		MediaTypeDockerList, MediaTypeDockerManifest,
+		// Asked for so that the refusal can say what the image is.
+		MediaTypeDockerSigned1,
+		"*/*",
+	}
+}
+
+// do sends a request for something below the repository.
+func (r *Repository) do(ctx context.Context, method, path string, header http.Header) (*http.Response, error) {
+	ctx = auth.AppendScopesForHost(ctx, r.host, r.scope)
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, nil)
+	if err != nil {
+		return nil, errs.InvalidArgument("cannot ask registry %s: %w", r.host, err)
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	resp, err := r.auth.Do(req)
+	if err != nil {
+		r.client.forget(r.host)
+		return nil, cannotReach(r.host, err)
+	}
+	return resp, nil
+}
+
+// Resolve asks what a tag or digest stands for, without fetching it.
+func (r *Repository) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	resp, err := r.do(ctx, http.MethodHead, "/manifests/"+ref, http.Header{"Accept": accepted()})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	resp.Body.Close()
+	dgst, err := digest.Parse(resp.Header.Get("Docker-Content-Digest"))
+	if resp.StatusCode == http.StatusOK && err == nil && resp.ContentLength >= 0 {
+		return ocispec.Descriptor{MediaType: contentType(resp.Header), Digest: dgst, Size: resp.ContentLength}, nil
+	}
+	// A HEAD carries no words for what is wrong, and old registries leave
+	// out the digest: the GET tells.
+	desc, _, err := r.Manifest(ctx, ref)
+	return desc, err
+}
+
+// Manifest fetches a manifest or index by tag or by digest. Its bytes have the
+// digest of the descriptor, and the one asked for when ref is a digest. Nothing
+// else of it is checked.
+func (r *Repository) Manifest(ctx context.Context, ref string) (ocispec.Descriptor, []byte, error) {
+	var none ocispec.Descriptor
+	resp, err := r.do(ctx, http.MethodGet, "/manifests/"+ref, http.Header{"Accept": accepted()})
+	if err != nil {
+		return none, nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return none, nil, refusal(r.host, resp)
+	}
+	defer resp.Body.Close()
+	if isHTML(resp.Header) {
+		return none, nil, errs.InvalidArgument("registry %s answered with a web page where a manifest was asked for", r.host)
+	}
+	if resp.ContentLength > MaxManifest {
+		return none, nil, tooLarge(r.host)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxManifest+1))
+	if err != nil {
+		return none, nil, cannotReach(r.host, err)
+	}
+	if len(body) > MaxManifest {
+		return none, nil, tooLarge(r.host)
+	}
+	return r.checkManifest(ref, resp.Header, body)
+}
+
+func tooLarge(host string) error {
+	return errs.InvalidArgument("registry %s sent a manifest larger than %d MiB", host, MaxManifest>>20)
+}
+
+// checkManifest holds the bytes against every digest that was named for them.
+func (r *Repository) checkManifest(ref string, h http.Header, body []byte) (ocispec.Descriptor, []byte, error) {
+	desc := ocispec.Descriptor{MediaType: contentType(h), Digest: digest.FromBytes(body), Size: int64(len(body))}
+	for _, claim := range []string{ref, h.Get("Docker-Content-Digest")} {
+		want, err := digest.Parse(claim)
+		if err != nil {
+			continue // a tag, or no header
+		}
+		if got := want.Algorithm().FromBytes(body); got != want {
+			return ocispec.Descriptor{}, nil, errs.InvalidArgument(
+				"registry %s sent a manifest with digest %s where %s was asked for", r.host, got, want)
+		}
+		if claim == ref {
+			desc.Digest = want
+		}
+	}
+	var named struct {
+		MediaType     string `json:"mediaType"`
+		SchemaVersion int    `json:"schemaVersion"`
+	}
+	if err := json.Unmarshal(body, &named); err != nil {
+		return ocispec.Descriptor{}, nil, errs.InvalidArgument("registry %s sent a manifest that is not JSON: %w", r.host, err)
+	}
+	if named.MediaType != "" {
+		desc.MediaType = named.MediaType
+	} else if named.SchemaVersion == 1 {
+		desc.MediaType = MediaTypeDockerSchema1
+	}
+	return desc, body, nil
+}
+
+func contentType(h http.Header) string {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
+}
+
+// Tags lists every tag of the repository, following the pages of the answer.
+func (r *Repository) Tags(ctx context.Context) ([]string, error) {
+	var tags []string
+	next := "/tags/list?n=1000"
+	for seen := map[string]bool{}; next != ""; {
+		if seen[next] || len(seen) > 10000 {
+			return nil, errs.InvalidArgument("registry %s lists its tags in a circle", r.host)
+		}
+		seen[next] = true
+		resp, err := r.do(ctx, http.MethodGet, next, nil)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, refusal(r.host, resp)
+		}
+		var page struct{ Tags []string }
+		err = json.NewDecoder(io.LimitReader(resp.Body, 8<<20)).Decode(&page)
+		resp.Body.Close()
+		if err != nil {
+			return nil, errs.InvalidArgument("registry %s sent a list of tags that is not JSON: %w", r.host, err)
+		}
+		tags = append(tags, page.Tags...)
+		next = nextPage(resp.Header.Get("Link"))
+	}
+	return tags, nil
+}
+
+// nextPage reads a Link header (RFC 5988), of which only the query matters: the
+// next page is a page of the same list.
+func nextPage(link string) string {
+	start, end := strings.IndexByte(link, '<'), strings.IndexByte(link, '>')
+	if start < 0 || end < start || !strings.Contains(link[end:], "next") {
+		return ""
+	}
+	u, err := url.Parse(link[start+1 : end])
+	if err != nil || u.RawQuery == "" {
+		return ""
+	}
+	return "/tags/list?" + u.RawQuery
+}

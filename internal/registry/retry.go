@@ -1,0 +1,117 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// maxWait bounds how long a registry can make us wait with Retry-After.
+const maxWait = 30 * time.Second
+
+// retrier repeats requests that failed in a way that passes: an overloaded
+// registry (429, 5xx), a connection cut before the answer.
+type retrier struct {
+	next http.RoundTripper
+	opts Options
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
+	for attempt := 1; ; attempt++ {
+		resp, err := r.next.RoundTrip(req)
+		if attempt >= r.opts.Attempts || req.Body != nil && req.GetBody == nil {
+			return resp, err
+		}
+		var wait time.Duration
+		switch {
+		case err != nil && !passing(err):
+			return nil, err
+		case err == nil && !overloaded(resp.StatusCode):
+			return resp, nil
+		case err == nil:
+			wait = retryAfter(resp.Header)
+			io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is used again
+			resp.Body.Close()
+		}
+		if wait == 0 {
+			wait = backoff(r.opts.Backoff, attempt)
+		}
+		if err := sleep(req.Context(), wait); err != nil {
+			return nil, err
+		}
+		if req.GetBody != nil {
+			body, err := req.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			req = req.Clone(req.Context())
+			req.Body = body
+		}
+	}
+}
+
+func overloaded(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// passing tells whether a failed request is worth repeating. A host that does
+// not exist or refuses the connection is not: the person waits for the answer.
+func passing(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return false
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	var timeout net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// retryAfter reads how long the registry asks to be left alone; 0 when it does
+// not say.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if value == "" {
+		return 0
+	}
+	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
+		return min(time.Duration(seconds)*time.Second, maxWait)
+	}
+	if t, err := http.ParseTime(value); err == nil {
+		return max(0, min(time.Until(t), maxWait))
+	}
+	return 0
+}
+
+// backoff is the wait after the given number of attempts, with a quarter of it
+// left to chance so that several clients do not come back together.
+func backoff(first time.Duration, attempts int) time.Duration {
+	wait := min(first<<(attempts-1), maxWait)
+	return wait - rand.N(wait/4+1)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
