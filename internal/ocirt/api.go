@@ -1,0 +1,120 @@
+// Package ocirt runs OCI containers: it compiles an OCI runtime-spec
+// configuration into a flat program of system calls, and has package spawn fork
+// a child that runs it and becomes the container.
+//
+// It owns everything between "here is a config.json and a root filesystem" and
+// "the process runs": namespaces, mounts, devices, the terminal, credentials,
+// seccomp, hooks. It must not know about images, networks, records, logs or the
+// Engine API, and it keeps no state: what it starts belongs to its caller, who
+// is the parent of the process and has to reap it.
+//
+// # How a container is kept inside
+//
+// The child never executes anything of ours: between the fork and the
+// container's own program there is no helper binary and no second start of a
+// runtime, so nothing of ours can be replaced, and there is no environment,
+// linker or interpreter to attack. What earlier runtimes were bitten by:
+//
+//   - CVE-2019-5736 (/proc/self/exe overwritten): the child is a fork that is
+//     made non-dumpable as its first step, so no process of a container may open
+//     its /proc/PID/exe; its execve is of the container's own file; and the
+//     running shim keeps its binary busy (ETXTBSY).
+//   - CVE-2016-9962, CVE-2024-21626 (leaked descriptors): the child closes every
+//     descriptor but the listed ones before anything else, all descriptors made
+//     later are close-on-exec, and what is left is swept before execve. The
+//     working directory is entered last and must be reachable from the root.
+//   - CVE-2019-16884, CVE-2019-19921, CVE-2021-30465, CVE-2023-27561,
+//     CVE-2023-28642, CVE-2024-45310 (mount targets that are symlinks, or become
+//     them): every target is opened with openat2(RESOLVE_IN_ROOT |
+//     RESOLVE_NO_MAGICLINKS), missing ones are made relative to descriptors, and
+//     mounts are moved onto the opened descriptor, never onto a path. /proc must
+//     be a real directory of the root.
+//   - CVE-2025-31133 (masking with a fake /dev/null): the source of a mask is
+//     the host's /dev/null, opened before the container's root exists and
+//     checked to be character device 1:3.
+//   - CVE-2025-52565 (/dev/console): the terminal is opened through the devpts
+//     mount itself and its other end with TIOCGPTPEER; no path is looked up.
+//   - CVE-2025-52881 (writes to /proc redirected): sysctls, labels and the OOM
+//     score are written through a descriptor of the host's procfs, checked with
+//     fstatfs, opened before the container's root exists, and crossing neither
+//     mounts nor symlinks.
+//   - CVE-2022-29162 (inheritable capabilities): sets are exactly those of the
+//     specification.
+package ocirt
+
+import (
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantry-containers/gantry/internal/mount"
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+)
+
+// Container is what Start needs to know. All files stay the caller's: they are
+// duplicated into the child and may be closed once Start has returned.
+type Container struct {
+	ID   string
+	Spec *specs.Spec
+	// Bundle is the directory relative paths of the specification start from. It
+	// may be empty when RootMounts are given and no path is relative.
+	Bundle string
+	// RootMounts make the root filesystem, inside the container's own mount
+	// namespace. When there are none Spec.Root.Path is bind mounted.
+	RootMounts []mount.Mount
+	// NetNS is a network namespace to join. It overrides the specification's.
+	NetNS *os.File
+	// Stdin, Stdout and Stderr become the descriptors 0, 1 and 2; nil means
+	// /dev/null. They are ignored when Spec.Process.Terminal is set.
+	Stdin, Stdout, Stderr *os.File
+	// ExtraFiles become the descriptors 3 and up.
+	ExtraFiles []*os.File
+	// Cgroup is the cgroup to join. When nil, Start creates the one the
+	// specification names (Linux.CgroupsPath, Linux.Resources).
+	Cgroup *cgroup.Cgroup
+	// StartFIFO, when set, is the path of an existing FIFO: the process is made
+	// ready and then waits until Release is called with the same path. This is
+	// the split between create and start of the OCI runtime command line.
+	StartFIFO string
+	// NoPivot enters the root with a move and chroot instead of pivot_root, for
+	// hosts whose root is a ramdisk.
+	NoPivot bool
+	// NoNewKeyring leaves the process in the caller's session keyring.
+	NoNewKeyring bool
+}
+
+// Process is a process that was started. The caller is its parent and reaps it,
+// with waitid on PidFD; it must not wait for "any child" while Start runs.
+type Process struct {
+	Pid   int
+	PidFD *os.File // owned by the caller
+	// StartTime is field 22 of /proc/PID/stat: clock ticks after boot. Together
+	// with Pid it names a process for as long as the machine is up.
+	StartTime uint64
+	// Console is the master of the terminal, owned by the caller; nil without one.
+	Console *os.File
+	// Cgroup is the cgroup the process was put in; nil when there is none.
+	Cgroup *cgroup.Cgroup
+}
+
+// Exec is a further process in a running container.
+type Exec struct {
+	// Pid is the container's first process. StartTime, when not 0, has to be its
+	// start time: it guards against a reused pid.
+	Pid       int
+	StartTime uint64
+	// Spec is the container's specification, Process that of the new process.
+	Spec    *specs.Spec
+	Process *specs.Process
+	// Cgroup is joined before anything else happens; nil leaves the process in
+	// the caller's.
+	Cgroup                *cgroup.Cgroup
+	Stdin, Stdout, Stderr *os.File
+	ExtraFiles            []*os.File
+	// NoPivot says that the container was started with NoPivot.
+	NoPivot bool
+	// NoNewKeyring leaves the process in the caller's session keyring.
+	NoNewKeyring bool
+
+	path string // executed instead of Process.Args[0]: hooks have both
+}
