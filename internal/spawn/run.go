@@ -1,0 +1,183 @@
+package spawn
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const maxRegs = 1000
+
+// page is the memory parent and child share (two pages of the machine, really).
+type page struct {
+	step  int32 // the child is at this step
+	errno int32 // and failed there with this; 0 while it runs
+	pid   int64 // of the process made by opFork, in the pid namespace of the parent
+	regs  [maxRegs]int64
+}
+
+// sockArg stands for the child's end of the socket in arguments; it is replaced
+// when the program starts.
+const sockArg = ^uintptr(0) - 0xfeed
+
+// code is what the child works on.
+type code struct {
+	steps uintptr
+	n     int
+	base  int32 // what page.step is at the first step
+	page  *page
+	sock  uintptr
+}
+
+// run interprets the program in the child. It returns at the end of the program
+// and ends the process when a step fails.
+//
+// Everything it calls has to be nosplit, must not allocate and must not store Go
+// pointers: there is no scheduler, no collector and no second thread here.
+//
+//go:nosplit
+//go:norace
+func run(c *code) {
+	i := 0
+	for i < c.n {
+		st := (*step)(pointer(c.steps + uintptr(i)*unsafe.Sizeof(step{})))
+		c.page.step = c.base + int32(i)
+		r, e := call(c, st)
+		if e == 0 {
+			if st.flags&flagSave != 0 {
+				c.page.regs[st.save] = int64(r)
+			}
+			i = int(st.onOK)
+			continue
+		}
+		if !tolerated(st, e) {
+			c.page.errno = int32(e)
+			exit(127)
+		}
+		if st.flags&flagKeepErr != 0 && e == unix.EACCES {
+			c.page.regs[st.save] = int64(e)
+		}
+		i = int(st.onErr)
+	}
+}
+
+//go:nosplit
+//go:norace
+func exit(code uintptr) {
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, code, 0, 0)
+	}
+}
+
+//go:nosplit
+//go:norace
+func tolerated(st *step, e syscall.Errno) bool {
+	if st.flags&flagAnyErr != 0 {
+		return true
+	}
+	for i := uint8(0); i < st.nerrs; i++ {
+		if syscall.Errno(st.errs[i&(maxErrs-1)]) == e {
+			return true
+		}
+	}
+	return false
+}
+
+//go:nosplit
+//go:norace
+func call(c *code, st *step) (uintptr, syscall.Errno) {
+	var a [6]uintptr
+	for i := range a {
+		a[i] = st.args[i]
+		if st.regs&(1<<i) != 0 {
+			a[i] = uintptr(c.page.regs[a[i]])
+		}
+	}
+	switch st.nr {
+	case opJump:
+		return 0, 0
+	case opMove:
+		return a[0], 0
+	case opFail:
+		return 0, syscall.Errno(a[0])
+	case opEqual:
+		if a[0] != a[1] {
+			return 0, unix.EDOM
+		}
+		return 0, 0
+	case opByte:
+		if uintptr(*(*uint8)(pointer(a[0]))) != a[1] {
+			return 0, syscall.Errno(a[2])
+		}
+		return 0, 0
+	case opPoke32:
+		*(*uint32)(pointer(a[0])) = uint32(a[1])
+		return 0, 0
+	case opPeek16:
+		return uintptr(*(*uint16)(pointer(a[0]))) & a[1], 0
+	case opBarrier:
+		return 0, barrier(c, a[0])
+	case opFork:
+		return 0, fork(c)
+	case opMkpath:
+		return 0, mkpath((*mkpathArgs)(pointer(a[0])), a[1])
+	}
+	if a[0] == sockArg {
+		a[0] = c.sock
+	}
+	// openat2 answers EAGAIN when a rename raced with a ".." below the root; it
+	// means "ask again".
+	for range 1000 {
+		r, _, e := syscall.RawSyscall6(st.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+		if e == unix.EINTR || e == unix.EAGAIN && st.nr == unix.SYS_OPENAT2 {
+			continue
+		}
+		return r, e
+	}
+	return 0, unix.EAGAIN
+}
+
+// barrier sends the parent one byte and waits for one. A parent that is gone
+// ends the child.
+//
+//go:nosplit
+//go:norace
+func barrier(c *code, event uintptr) syscall.Errno {
+	b := byte(event)
+	buf := uintptr(unsafe.Pointer(&b))
+	if _, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, c.sock, buf, 1, unix.MSG_NOSIGNAL, 0, 0); e != 0 {
+		return e
+	}
+	for {
+		n, _, e := syscall.RawSyscall(unix.SYS_READ, c.sock, buf, 1)
+		if e == unix.EINTR {
+			continue
+		}
+		if e != 0 {
+			return e
+		}
+		if n == 0 {
+			return unix.ECANCELED
+		}
+		return 0
+	}
+}
+
+// fork continues in a sibling. The arguments of clone come in a different order
+// on every architecture, but all after the flags are zero.
+//
+//go:nosplit
+//go:norace
+func fork(c *code) syscall.Errno {
+	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, unix.CLONE_PARENT|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	if pid == 0 {
+		return 0
+	}
+	c.page.pid = int64(pid)
+	exit(0)
+	return 0
+}
