@@ -78,8 +78,8 @@ func (w *OOMWatcher) Wait() (kills uint64, err error) {
 		if again < longest {
 			deadline = time.Now().Add(again)
 		}
-		if err := w.fd.SetReadDeadline(deadline); err != nil {
-			return 0, err
+		if w.fd.SetReadDeadline(deadline) != nil {
+			return 0, os.ErrClosed
 		}
 		switch err := drain(w.fd); {
 		case err == nil:

@@ -111,11 +111,15 @@ func (c *Cgroup) Stats() (*Stats, error) {
 			s.Version = 2
 		}
 		if err := read(dir, s); err != nil {
-			if errors.Is(err, unix.ENODEV) || !exists(dir) {
+			if errors.Is(err, unix.ENODEV) {
 				err = fs.ErrNotExist
 			}
 			return nil, fmt.Errorf("cannot read the %s statistics of cgroup %s: %w", part.controller, c.path, err)
 		}
+	}
+	// A file that is missing reads as nothing, so a cgroup that is gone must not.
+	if d := c.memberDir(); !exists(d) {
+		return nil, fmt.Errorf("cannot read the statistics of cgroup %s: %w", c.path, fs.ErrNotExist)
 	}
 	return s, nil
 }
