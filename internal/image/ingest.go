@@ -1,0 +1,222 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gantry-containers/gantry/internal/content"
+)
+
+// pins counts who needs a blob or a layer that no image names yet.
+type pins struct {
+	mu     sync.Mutex // guards what follows
+	blobs  map[digest.Digest]int
+	layers map[digest.Digest]int
+}
+
+// ingest is an image on its way in. What it pins is safe from being removed;
+// when it ends, what no image came to name is removed.
+type ingest struct {
+	m      *Manager
+	mu     sync.Mutex // guards what follows
+	blobs  map[digest.Digest]bool
+	layers map[digest.Digest]bool
+}
+
+func (m *Manager) begin() *ingest {
+	return &ingest{m: m, blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]bool{}}
+}
+
+func (in *ingest) pinBlob(d digest.Digest) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.blobs[d] {
+		in.blobs[d] = true
+		in.m.pins.add(&in.m.pins.blobs, d)
+	}
+}
+
+func (in *ingest) pinLayer(d digest.Digest) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.layers[d] {
+		in.layers[d] = true
+		in.m.pins.add(&in.m.pins.layers, d)
+	}
+}
+
+func (p *pins) add(set *map[digest.Digest]int, d digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *set == nil {
+		*set = map[digest.Digest]int{}
+	}
+	(*set)[d]++
+}
+
+func (p *pins) drop(set map[digest.Digest]int, keys map[digest.Digest]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for d := range keys {
+		if set[d]--; set[d] <= 0 {
+			delete(set, d)
+		}
+	}
+}
+
+func (p *pins) has(set map[digest.Digest]int, d digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return set[d] > 0
+}
+
+// end unpins everything and removes what has become garbage.
+func (in *ingest) end() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.m.pins.drop(in.m.pins.blobs, in.blobs)
+	in.m.pins.drop(in.m.pins.layers, in.layers)
+	// What cannot be removed now is found by Collect.
+	in.m.sweep(context.Background(), in.blobs, in.layers)
+}
+
+// put stores a blob and pins it. An empty digest is one not known yet; a
+// negative size likewise.
+func (in *ingest) put(ctx context.Context, r io.Reader, expected digest.Digest, size int64) (digest.Digest, int64, error) {
+	if expected != "" {
+		in.pinBlob(expected)
+	}
+	w, err := in.m.opts.Content.NewWriter(ctx, expected, size)
+	if err != nil {
+		return "", 0, err
+	}
+	defer w.Close()
+	if _, err := io.Copy(w, r); err != nil {
+		return "", 0, err
+	}
+	dgst, err := in.commit(w)
+	return dgst, w.Size(), err
+}
+
+func (in *ingest) putBytes(ctx context.Context, data []byte) (digest.Digest, error) {
+	dgst, _, err := in.put(ctx, bytes.NewReader(data), digest.FromBytes(data), int64(len(data)))
+	return dgst, err
+}
+
+// commit makes a blob appear and pins it at once.
+func (in *ingest) commit(w *content.Writer) (digest.Digest, error) {
+	in.m.sweeping.RLock()
+	defer in.m.sweeping.RUnlock()
+	dgst, err := w.Commit()
+	if err == nil {
+		in.pinBlob(dgst)
+	}
+	return dgst, err
+}
+
+// adopt pins a blob that may be in the store already, and tells whether it is.
+func (in *ingest) adopt(d digest.Digest) bool {
+	in.m.sweeping.RLock()
+	defer in.m.sweeping.RUnlock()
+	in.pinBlob(d)
+	_, err := in.m.opts.Content.Stat(d)
+	return err == nil
+}
+
+// adoptLayer pins a layer that may be there already, and tells whether it is.
+func (in *ingest) adoptLayer(diffID digest.Digest) bool {
+	in.m.sweeping.RLock()
+	defer in.m.sweeping.RUnlock()
+	in.pinLayer(diffID)
+	return in.m.opts.Snapshots.HasLayer(diffID)
+}
+
+// sweep removes those of the given blobs and layers that nothing needs.
+func (m *Manager) sweep(ctx context.Context, blobs, layers map[digest.Digest]bool) error {
+	m.sweeping.Lock()
+	defer m.sweeping.Unlock()
+	keepBlobs, keepLayers := m.named()
+	var failed []error
+	for d := range blobs {
+		if keepBlobs[d] || m.pins.has(m.pins.blobs, d) {
+			continue
+		}
+		if err := m.opts.Content.Delete(d); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			failed = append(failed, err)
+		}
+	}
+	for d := range layers {
+		if keepLayers[d] || m.pins.has(m.pins.layers, d) || !m.opts.Snapshots.HasLayer(d) {
+			continue
+		}
+		if err := m.opts.Snapshots.RemoveLayer(ctx, d); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// named is every blob and layer that an image names or a container stands on.
+func (m *Manager) named() (blobs, layers map[digest.Digest]bool) {
+	blobs, layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	for _, d := range m.opts.LayersInUse() {
+		layers[d] = true
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for id, e := range m.byID {
+		blobs[id], blobs[e.Manifest.Digest] = true, true
+		for _, l := range e.Layers {
+			blobs[l.Blob.Digest], layers[l.DiffID] = true, true
+		}
+	}
+	return blobs, layers
+}
+
+// Collect removes every blob, layer, record and reference that belongs to no
+// whole image. The engine calls it once the containers are known, and may call
+// it at any time.
+func (m *Manager) Collect(ctx context.Context) error {
+	blobs, layers := map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	err := m.opts.Content.Walk(func(info content.Info) error {
+		blobs[info.Digest] = true
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	found, err := m.opts.Snapshots.Layers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range found {
+		layers[l.DiffID] = true
+	}
+	return errors.Join(m.dropStale(), m.sweep(ctx, blobs, layers))
+}
+
+// dropStale deletes records that restore left out, and references to them.
+func (m *Manager) dropStale() error {
+	images, err1 := m.images.All()
+	refs, err2 := m.refs.All()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	failed := []error{err1, err2}
+	for key := range refs {
+		if _, ok := m.byRef[key]; !ok {
+			failed = append(failed, m.refs.Delete(key))
+		}
+	}
+	for key := range images {
+		if m.byID[digest.Digest(key)] == nil {
+			failed = append(failed, m.images.Delete(key))
+		}
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,115 @@
+package image
+
+import (
+	"context"
+	"strings"
+
+	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// Image is an image as a container is made from it. It is the caller's, and
+// describes the image at the time it was asked for.
+type Image struct {
+	ID          digest.Digest
+	Manifest    digest.Digest
+	Config      dockerspec.DockerOCIImage
+	Layers      []digest.Digest // diff IDs, bottom first
+	RepoTags    []string
+	RepoDigests []string
+}
+
+// Resolve finds an image by name, name:tag, name@digest, ID or the beginning of
+// one. With a platform the image must be of that, or of one that runs on it. It
+// fails with ErrNotFound, and with ErrInvalidArgument for what is no reference.
+func (m *Manager) Resolve(ctx context.Context, ref string, platform *ocispec.Platform) (*Image, error) {
+	e, config, err := m.resolve(ref, platform)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	tags, digests := m.names(e.id)
+	return &Image{
+		ID:          e.id,
+		Manifest:    e.Manifest.Digest,
+		Config:      *config,
+		Layers:      e.diffIDs(),
+		RepoTags:    tags,
+		RepoDigests: digests,
+	}, nil
+}
+
+func (m *Manager) resolve(ref string, platform *ocispec.Platform) (*entry, *dockerspec.DockerOCIImage, error) {
+	e, err := m.find(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := e.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	if platform != nil {
+		if have := platformOf(config); rank(*platform, have) < 0 {
+			return nil, nil, errs.NotFound(
+				"image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
+				ref, FormatPlatform(have), FormatPlatform(*platform))
+		}
+	}
+	return e, config, nil
+}
+
+// find looks a reference up as Docker does: a name first, then an ID.
+func (m *Manager) find(ref string) (*entry, error) {
+	parsed, err := reference.ParseAnyReference(ref)
+	if err != nil {
+		return nil, badReference(err)
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	named, isName := parsed.(reference.Named)
+	if !isName {
+		if digested, ok := parsed.(reference.Digested); ok {
+			if e := m.byID[digested.Digest()]; e != nil {
+				return e, nil
+			}
+		}
+		return nil, errs.NotFound("No such image: %s", parsed.String())
+	}
+	named = reference.TagNameOnly(named)
+	if record, ok := m.byRef[refKey(named)]; ok {
+		return m.byID[record.ID], nil
+	}
+	e, err := m.findPrefix(ref)
+	if e != nil || err != nil {
+		return e, err
+	}
+	return nil, errs.NotFound("No such image: %s", reference.FamiliarString(named))
+}
+
+// findPrefix takes the reference for the beginning of an ID. The caller holds mu.
+func (m *Manager) findPrefix(ref string) (found *entry, err error) {
+	hex := strings.TrimPrefix(ref, "sha256:")
+	if hex == "" || strings.Trim(hex, "0123456789abcdef") != "" {
+		return nil, nil
+	}
+	for id, e := range m.byID {
+		if !strings.HasPrefix(id.Encoded(), hex) {
+			continue
+		}
+		if found != nil {
+			return nil, errs.InvalidArgument("image ID prefix %q is ambiguous: more than one image has an ID that begins so", ref)
+		}
+		found = e
+	}
+	return found, nil
+}
+
+// isIDPrefix tells whether the image was named by its ID or a part of that.
+func isIDPrefix(id digest.Digest, ref string) bool {
+	return strings.HasPrefix(id.String(), ref) || strings.HasPrefix(id.Encoded(), ref)
+}
