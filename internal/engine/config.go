@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"path/filepath"
-	"time"
 
 	"github.com/moby/moby/api/types/container"
 )
@@ -53,8 +52,6 @@ type Config struct {
 	DNS           []netip.Addr // for containers that name none; empty copies the host's
 	DNSSearch     []string
 	DNSOptions    []string
-
-	ShutdownTimeout time.Duration // how long a stopping daemon waits for running requests; 15 s
 }
 
 // Runtime is an external program that speaks the OCI runtime command line.
@@ -72,7 +69,6 @@ func (c *Config) Defaults() {
 	setDefault(&c.ShmSize, 64<<20)
 	setDefault(&c.IpcMode, container.IPCModePrivate)
 	setDefault(&c.MTU, 1500)
-	setDefault(&c.ShutdownTimeout, 15*time.Second)
 	setDefault(&c.NetworkPrefix, c.Instance())
 }
 

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"io"
+	"time"
+
+	ctypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	itypes "github.com/moby/moby/api/types/image"
+	ntypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	vtypes "github.com/moby/moby/api/types/volume"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/filter"
+	"github.com/gantry-containers/gantry/internal/image"
+	"github.com/gantry-containers/gantry/internal/logs"
+)
+
+// backend is whom the handlers call: the managers of an engine, or those of a
+// test. What the methods do is documented with the managers.
+type backend struct {
+	containers containers
+	images     images
+	volumes    volumes
+	networks   networks
+	system     systemInfo
+}
+
+type containers interface {
+	Create(ctx context.Context, o *container.CreateOptions) (ctypes.CreateResponse, error)
+	Start(ctx context.Context, ref string) error
+	Stop(ctx context.Context, ref string, o container.StopOptions) error
+	Restart(ctx context.Context, ref string, o container.StopOptions) error
+	Kill(ctx context.Context, ref, signal string) error
+	Pause(ctx context.Context, ref string) error
+	Unpause(ctx context.Context, ref string) error
+	Rename(ctx context.Context, ref, name string) error
+	Remove(ctx context.Context, ref string, o container.RemoveOptions) error
+	Wait(ctx context.Context, ref string, condition ctypes.WaitCondition) (<-chan ctypes.WaitResponse, error)
+	Update(ctx context.Context, ref string, config *ctypes.UpdateConfig) (ctypes.UpdateResponse, error)
+	Resize(ctx context.Context, ref string, height, width uint) error
+	Inspect(ctx context.Context, ref string, size bool) (*ctypes.InspectResponse, error)
+	List(ctx context.Context, o container.ListOptions) ([]ctypes.Summary, error)
+	Top(ctx context.Context, ref, psArgs string) (*ctypes.TopResponse, error)
+	Stats(ctx context.Context, ref string, o container.StatsOptions, send func(*ctypes.StatsResponse) error) error
+	Logs(ctx context.Context, ref string, o container.LogsOptions, send func(*logs.Message) error) error
+	Tty(ref string) (bool, error)
+	Attach(ctx context.Context, ref string, o container.AttachOptions, hijack container.Hijack) error
+	Changes(ctx context.Context, ref string) ([]ctypes.FilesystemChange, error)
+	Export(ctx context.Context, ref string, w io.Writer) error
+	StatPath(ctx context.Context, ref, path string) (*ctypes.PathStat, error)
+	CopyFrom(ctx context.Context, ref, path string, begin func(*ctypes.PathStat) io.Writer) error
+	CopyTo(ctx context.Context, ref, path string, o container.CopyToOptions, r io.Reader) error
+	ExecCreate(ctx context.Context, ref string, config *ctypes.ExecCreateRequest) (string, error)
+	ExecStart(ctx context.Context, id string, o container.ExecStartOptions, hijack container.Hijack) error
+	ExecInspect(ctx context.Context, id string) (*ctypes.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, id string, height, width uint) error
+	Prune(ctx context.Context, f filter.Args) (*ctypes.PruneReport, error)
+}
+
+type images interface {
+	Pull(ctx context.Context, ref string, o image.PullOptions) error
+	Load(ctx context.Context, r io.Reader, o image.LoadOptions) error
+	Save(ctx context.Context, refs []string, w io.Writer, platforms []ocispec.Platform) error
+	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (digest.Digest, error)
+	ImportFrom(ctx context.Context, url string, o image.ImportOptions) (digest.Digest, error)
+	Tag(src, repo, tag string) error
+	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]itypes.DeleteResponse, error)
+	List(ctx context.Context, o image.ListOptions) ([]itypes.Summary, error)
+	Inspect(ctx context.Context, ref string, o image.InspectOptions) (*itypes.InspectResponse, error)
+	Parent(id string) string
+	History(ctx context.Context, ref string, platform *ocispec.Platform) ([]itypes.HistoryResponseItem, error)
+	Prune(ctx context.Context, f filter.Args) (*itypes.PruneReport, error)
+}
+
+type volumes interface {
+	Create(ctx context.Context, o *vtypes.CreateRequest) (*vtypes.Volume, error)
+	List(ctx context.Context, f filter.Args) (*vtypes.ListResponse, error)
+	Inspect(ctx context.Context, name string) (*vtypes.Volume, error)
+	Remove(ctx context.Context, name string, force bool) error
+	Prune(ctx context.Context, f filter.Args) (*vtypes.PruneReport, error)
+}
+
+type networks interface {
+	List(ctx context.Context, f filter.Args) ([]ntypes.Summary, error)
+	Inspect(ctx context.Context, ref string) (*ntypes.Inspect, error)
+}
+
+// usage is what /system/df tells about; nil lists were not asked for.
+type usage struct {
+	LayersSize int64
+	Images     []itypes.Summary
+	Containers []ctypes.Summary
+	Volumes    []vtypes.Volume
+}
+
+type systemInfo interface {
+	Info(ctx context.Context) (*system.Info, error)
+	Version(ctx context.Context) (*system.VersionResponse, error)
+	Usage(ctx context.Context, containers, images, volumes bool) (*usage, error)
+	Subscribe(since time.Time, f filter.Args) (past []events.Message, next <-chan events.Message, end func())
+	Login(ctx context.Context, auth *registry.AuthConfig) (identityToken string, err error)
+}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/moby/moby/api/types"
+
+	"github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// hijack returns what a manager calls to take over the connection, once it is
+// sure that the request can be served. From then on the connection is the
+// manager's, to close as well.
+func hijack(w *response, r *request) container.Hijack {
+	return func(tty bool) (net.Conn, []byte, error) {
+		conn, buf, err := w.Hijack()
+		if err != nil {
+			return nil, nil, errs.InvalidArgument("cannot take over the connection: %w", err)
+		}
+		if err := conn.SetDeadline(time.Time{}); err != nil {
+			conn.Close()
+			return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
+		}
+		if _, err := io.WriteString(conn, upgradeHead(r, tty)); err != nil {
+			conn.Close()
+			return nil, nil, fmt.Errorf("cannot answer the client: %w", err)
+		}
+		unread, err := buffered(buf.Reader)
+		if err != nil {
+			conn.Close()
+			return nil, nil, err
+		}
+		return conn, unread, nil
+	}
+}
+
+// upgradeHead is the head of the answer: that of an upgrade for a client that
+// asked for one.
+func upgradeHead(r *request, tty bool) string {
+	if _, ok := r.Header["Upgrade"]; !ok {
+		return "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n\r\n"
+	}
+	return "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + streamType(r, tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+}
+
+// streamType tells clients that can know it whether output has frames that say
+// which stream it is of.
+func streamType(r *request, tty bool) string {
+	if tty || r.before(1_42) {
+		return types.MediaTypeRawStream
+	}
+	return types.MediaTypeMultiplexedStream
+}
+
+// buffered returns what the HTTP server has read beyond the request.
+func buffered(r *bufio.Reader) ([]byte, error) {
+	n := r.Buffered()
+	if n == 0 {
+		return nil, nil
+	}
+	unread := make([]byte, n)
+	_, err := io.ReadFull(r, unread)
+	return unread, err
+}

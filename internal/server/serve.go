@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Serve answers on the listeners until the context ends, and then stops: it
+// takes no more connections, ends the streams that would wait for ever, and
+// gives other requests the time to finish, for ever when it is negative. The
+// listeners are closed; connections that were handed over go on.
+func (s *Server) Serve(ctx context.Context, grace time.Duration, listeners ...net.Listener) error {
+	h := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, len(listeners))
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Go(func() { failed <- h.Serve(l) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.stop(h, grace)
+	serving.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+func (s *Server) stop(h *http.Server, grace time.Duration) {
+	s.EndStreams()
+	ctx := context.Background()
+	if grace >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, grace)
+		defer cancel()
+	}
+	if err := h.Shutdown(ctx); err != nil {
+		s.log.Warn("requests were cut off at the stop", "after", grace)
+		h.Close()
+	}
+}
