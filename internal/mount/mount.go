@@ -1,5 +1,13 @@
 // Package mount describes mounts as data and makes them without touching the
 // host's mount table.
+//
+// A [Mount] says what mount(8) would be told; a snapshotter hands it out and
+// whoever starts a container carries it out inside the container's own mount
+// namespace. [Detached] is for everybody who only needs to read or write the
+// tree: it mounts without attaching, so no path on the host ever shows it.
+//
+// The package owns the option syntax of overlayfs (escaping, the limits of a
+// page and of 256 bytes). It must not know where snapshots live.
 package mount
 
 // Mount is one mount, in the shape containerd made common: what mount(8) takes.

@@ -1,0 +1,315 @@
+package layer
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// PackOptions change how a tree becomes an archive.
+type PackOptions struct {
+	// Whiteouts is Overlay for the upper directory of an overlay mount.
+	Whiteouts Whiteouts
+	// Root also writes an entry "./" for the root directory itself.
+	Root bool
+	// OneFileSystem writes what is mounted below root as an empty directory.
+	OneFileSystem bool
+	// Skip, when set, leaves out a path and what is below it. The path is
+	// relative to root, without a leading "./".
+	Skip func(path string) bool
+	// MapOwner, when set, translates the owner on disk.
+	MapOwner func(Owner) (Owner, error)
+}
+
+// Entry is one path of an archive that PackEntries writes.
+type Entry struct {
+	Path    string // with or without a leading slash
+	Deleted bool   // write a whiteout for it
+}
+
+// Pack writes the tree beneath root as a tar archive: names in order, owners as
+// numbers, times in nanoseconds, hard links and extended attributes kept,
+// sockets left out. The same tree always gives the same bytes.
+func Pack(ctx context.Context, root *os.File, w io.Writer, opts PackOptions) error {
+	p, err := newPacker(ctx, root, w, &opts)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if opts.Root {
+		if err := p.entry(p.rootfd, ".", "./", false); err != nil {
+			return err
+		}
+	}
+	if err := p.children(p.rootfd, ""); err != nil {
+		return err
+	}
+	return p.finish()
+}
+
+// PackEntries writes the given paths of a tree, parents before what is in them,
+// as the archive of a layer. Directories are written without their content. A
+// path that is gone by now is left out.
+func PackEntries(ctx context.Context, root *os.File, w io.Writer, entries []Entry) error {
+	p, err := newPacker(ctx, root, w, &PackOptions{})
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	t, err := newTree(p.rootfd)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	for _, e := range entries {
+		name := strings.Trim(e.Path, "/")
+		dirName, base := path.Split(name)
+		if e.Deleted {
+			err = p.whiteout(dirName + whiteoutPrefix + base)
+		} else {
+			var d *dir
+			if d, err = t.lookup(path.Clean(dirName), false); err == nil {
+				err = p.entry(d.fd, base, name, false)
+			}
+			if err == unix.ENOENT {
+				err = nil
+			}
+		}
+		if err != nil {
+			return p.explain(name, err)
+		}
+	}
+	return p.finish()
+}
+
+// packer is one archive being written.
+type packer struct {
+	ctx    context.Context // of Pack
+	opts   *PackOptions
+	rootfd int
+	dev    uint64 // file system of the root
+	tw     *tar.Writer
+	links  map[inode]string // first name of files that have several
+	buf    []byte
+}
+
+type inode struct{ dev, ino uint64 }
+
+func newPacker(ctx context.Context, root *os.File, w io.Writer, opts *PackOptions) (*packer, error) {
+	fd, err := reopen(root)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &packer{
+		ctx: ctx, opts: opts, rootfd: fd, dev: uint64(st.Dev),
+		tw:    tar.NewWriter(w),
+		links: map[inode]string{},
+		buf:   make([]byte, 256<<10),
+	}, nil
+}
+
+func (p *packer) close() { unix.Close(p.rootfd) }
+
+func (p *packer) finish() error { return p.tw.Close() }
+
+func (p *packer) explain(name string, err error) error {
+	if err == nil || p.ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("cannot pack %s: %w", name, err)
+}
+
+// children writes everything in a directory, whose name ends in a slash unless
+// it is the root's empty one.
+func (p *packer) children(dirfd int, prefix string) error {
+	list, err := readNames(dirfd)
+	if err != nil {
+		return p.explain(prefix, err)
+	}
+	slices.Sort(list)
+	for _, base := range list {
+		name := prefix + base
+		if p.opts.Skip != nil && p.opts.Skip(name) {
+			continue
+		}
+		if err := p.entry(dirfd, base, name, true); err != nil && err != unix.ENOENT {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry writes one file or directory; with recurse, also what is in it.
+// ENOENT, when it disappeared, comes back as it is.
+func (p *packer) entry(dirfd int, base, name string, recurse bool) error {
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dirfd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return nil // tar has no way to say it
+	case unix.S_IFDIR:
+		return p.directory(dirfd, base, name, recurse)
+	case unix.S_IFREG:
+		return p.regular(dirfd, base, name)
+	}
+	if p.opts.Whiteouts == Overlay && isWhiteout(&st) {
+		dirName, base := path.Split(name)
+		return p.whiteout(dirName + whiteoutPrefix + base)
+	}
+	fd, err := openat(dirfd, base, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	hdr, err := p.header(fd, name, &st)
+	if err != nil {
+		return p.explain(name, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if hdr.Linkname, err = readlinkat(fd, ""); err != nil {
+			return p.explain(name, err)
+		}
+	}
+	return p.write(hdr, &st)
+}
+
+func (p *packer) directory(dirfd int, base, name string, recurse bool) error {
+	fd, err := openat(dirfd, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(name, "/") {
+		name += "/"
+	}
+	hdr, err := p.header(fd, name, &st)
+	if err != nil {
+		return p.explain(name, err)
+	}
+	if err := p.tw.WriteHeader(hdr); err != nil {
+		return err
+	}
+	if p.opts.Whiteouts == Overlay && isOpaque(fd) {
+		if err := p.whiteout(name + whiteoutOpaque); err != nil {
+			return err
+		}
+	}
+	if !recurse || (p.opts.OneFileSystem && uint64(st.Dev) != p.dev) {
+		return nil
+	}
+	return p.children(fd, name)
+}
+
+func isOpaque(fd int) bool {
+	var value [1]byte
+	n, err := unix.Fgetxattr(fd, opaqueXattr, value[:])
+	return err == nil && n == 1 && value[0] == 'y'
+}
+
+func (p *packer) regular(dirfd int, base, name string) error {
+	// O_NONBLOCK: should a fifo have taken the place of the file, opening it
+	// must not wait for a writer.
+	fd, err := openat(dirfd, base, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == unix.ENOENT {
+		return err
+	}
+	if err != nil {
+		return p.explain(name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return p.explain(name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return unix.ENOENT // it is not what it was
+	}
+	hdr, err := p.header(fd, name, &st)
+	if err != nil {
+		return p.explain(name, err)
+	}
+	if linked, err := p.link(hdr, &st); linked || err != nil {
+		return err
+	}
+	hdr.Size = st.Size
+	if err := p.tw.WriteHeader(hdr); err != nil {
+		return err
+	}
+	return p.explain(name, p.content(fd, st.Size))
+}
+
+// write writes an entry without content.
+func (p *packer) write(hdr *tar.Header, st *unix.Stat_t) error {
+	if linked, err := p.link(hdr, st); linked || err != nil {
+		return err
+	}
+	return p.tw.WriteHeader(hdr)
+}
+
+// link writes a hard link if another name of the same file was written before.
+func (p *packer) link(hdr *tar.Header, st *unix.Stat_t) (bool, error) {
+	if st.Nlink < 2 {
+		return false, nil
+	}
+	key := inode{uint64(st.Dev), st.Ino}
+	first, again := p.links[key]
+	if !again {
+		p.links[key] = hdr.Name
+		return false, nil
+	}
+	hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
+	hdr.PAXRecords = nil
+	return true, p.tw.WriteHeader(hdr)
+}
+
+// content copies size bytes. A file that shrank meanwhile is filled up with
+// zeros, as tar does, so that the archive stays one.
+func (p *packer) content(fd int, size int64) error {
+	for left := size; left > 0; {
+		if p.ctx.Err() != nil {
+			return context.Cause(p.ctx)
+		}
+		chunk := p.buf[:min(left, int64(len(p.buf)))]
+		n, err := unix.Read(fd, chunk)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			clear(chunk)
+			n = len(chunk)
+		}
+		if _, err := p.tw.Write(chunk[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+func (p *packer) whiteout(name string) error {
+	return p.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Format: tar.FormatPAX})
+}

@@ -1,0 +1,127 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// regular writes one file. Everything it can it does on the open descriptor,
+// and for the common file (root's, no odd mode bits, no attributes) that is
+// four system calls: open, write, utimensat, close.
+func (u *unpacker) regular(parent *dir, base string, hdr *tar.Header, content io.Reader) error {
+	fd := -1
+	mode := uint32(hdr.Mode) & 0o777
+	err := u.replacing(parent, base, hdr, func() (err error) {
+		fd, err = openat(parent.fd, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = u.fill(fd, hdr, content)
+	if err == nil {
+		err = u.fileAttributes(fd, parent, hdr)
+	}
+	if cerr := unix.Close(fd); err == nil && cerr != unix.EINTR {
+		err = cerr // where the disk quota of a network file system shows up
+	}
+	if err != nil {
+		unix.Unlinkat(parent.fd, base, 0)
+		return err
+	}
+	u.result.Size += hdr.Size
+	return nil
+}
+
+// fill copies the content of an entry, leaving holes where a sparse one had them.
+func (u *unpacker) fill(fd int, hdr *tar.Header, content io.Reader) error {
+	sparse := isSparse(hdr)
+	if sparse {
+		// Also refuses a size the file system cannot have, before the archive
+		// makes us read that many zeros.
+		if err := unix.Ftruncate(fd, hdr.Size); err != nil {
+			return err
+		}
+	}
+	for left := hdr.Size; left > 0; {
+		chunk := u.buf[:min(left, int64(len(u.buf)))]
+		if _, err := io.ReadFull(content, chunk); err != nil {
+			return &entryError{archiveError(err)}
+		}
+		left -= int64(len(chunk))
+		var err error
+		if sparse {
+			err = writeSparse(fd, chunk)
+		} else {
+			err = writeAll(fd, chunk)
+		}
+		if err != nil {
+			return err
+		}
+		if u.ctx.Err() != nil {
+			return context.Cause(u.ctx)
+		}
+	}
+	return nil
+}
+
+func isSparse(hdr *tar.Header) bool {
+	if hdr.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range hdr.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+const holeBlock = 4096
+
+// writeSparse writes p at the position of fd, seeking over blocks of zeros.
+func writeSparse(fd int, p []byte) error {
+	var zeros [holeBlock]byte
+	for len(p) > 0 {
+		n := 0
+		hole := false
+		for n < len(p) {
+			block := p[n:min(n+holeBlock, len(p))]
+			isZero := bytes.Equal(block, zeros[:len(block)])
+			if n == 0 {
+				hole = isZero
+			} else if isZero != hole {
+				break
+			}
+			n += len(block)
+		}
+		if hole {
+			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
+				return err
+			}
+		} else if err := writeAll(fd, p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+func writeAll(fd int, p []byte) error {
+	for len(p) > 0 {
+		n, err := unix.Write(fd, p)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}

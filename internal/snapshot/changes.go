@@ -1,0 +1,238 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/mount"
+)
+
+// Changes implements Snapshotter. Only the upper directory is walked; the
+// merged view of the layers tells what each entry of it replaced.
+func (o *overlay) Changes(ctx context.Context, id string) ([]Change, error) {
+	dir, lower, err := o.lower(id)
+	if err != nil {
+		return nil, err
+	}
+	upper, err := os.Open(filepath.Join(dir, "fs"))
+	if err != nil {
+		return nil, err
+	}
+	defer upper.Close()
+	base, err := mount.Detached(o.view(lower))
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	return compare(ctx, upper, base, false)
+}
+
+// compare lists what makes upper differ from lower, sorted. With whole, upper is
+// a complete tree; otherwise it is the upper directory of an overlay mount.
+func compare(ctx context.Context, upper, lower *os.File, whole bool) ([]Change, error) {
+	c := comparer{ctx: ctx, whole: whole}
+	if err := c.dir("/", int(upper.Fd()), int(lower.Fd())); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(c.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return c.changes, nil
+}
+
+// comparer is one run of compare.
+type comparer struct {
+	ctx     context.Context // of compare
+	whole   bool
+	changes []Change
+}
+
+func (c *comparer) add(kind Kind, path string) {
+	c.changes = append(c.changes, Change{kind, path})
+}
+
+// dir compares one directory; lower is -1 when there is none below.
+func (c *comparer) dir(full string, upper, lower int) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	list, err := names(upper)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		if err := c.entry(path.Join(full, name), name, upper, lower); err != nil {
+			return err
+		}
+	}
+	if lower < 0 || !c.whole && (full == "/" || !isOpaque(upper)) {
+		return nil
+	}
+	hidden, err := names(lower)
+	if err != nil {
+		return err
+	}
+	for _, name := range hidden {
+		if _, found := slices.BinarySearch(list, name); !found {
+			c.add(Deleted, path.Join(full, name))
+		}
+	}
+	return nil
+}
+
+func (c *comparer) entry(full, name string, upper, lower int) error {
+	st, err := lstatat(upper, name)
+	if err == unix.ENOENT {
+		return nil // of a running container
+	}
+	if err != nil {
+		return err
+	}
+	var old unix.Stat_t
+	below := false
+	if lower >= 0 {
+		switch old, err = lstatat(lower, name); err {
+		case nil:
+			below = true
+		case unix.ENOENT:
+		default:
+			return err
+		}
+	}
+	switch {
+	case !c.whole && isWhiteout(&st):
+		if below {
+			c.add(Deleted, full)
+		}
+		return nil
+	case !below:
+		c.add(Added, full)
+		lower = -1
+	default:
+		differs, err := differ(upper, lower, name, &st, &old)
+		if err != nil {
+			return err
+		}
+		if differs {
+			c.add(Modified, full)
+			below = false // noted; a change inside need not be
+		}
+		if !isDir(&old) {
+			lower = -1
+		}
+	}
+	if !isDir(&st) {
+		return nil
+	}
+	before := len(c.changes)
+	if err := c.subdir(full, name, upper, lower); err != nil {
+		return err
+	}
+	if below && len(c.changes) > before {
+		c.add(Modified, full)
+	}
+	return nil
+}
+
+func (c *comparer) subdir(full, name string, upper, lower int) error {
+	fd, err := openDir(upper, name)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lowerFD := -1
+	if lower >= 0 {
+		if lowerFD, err = openDir(lower, name); err != nil {
+			return err
+		}
+		defer unix.Close(lowerFD)
+	}
+	return c.dir(full, fd, lowerFD)
+}
+
+func isOpaque(dirfd int) bool {
+	var value [1]byte
+	n, err := unix.Fgetxattr(dirfd, "trusted.overlay.opaque", value[:])
+	return err == nil && n == 1 && value[0] == 'y'
+}
+
+// differ tells whether an entry is another one than the one below it. Size and
+// times of a directory only say that entries came or went.
+func differ(upper, lower int, name string, a, b *unix.Stat_t) (bool, error) {
+	if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Rdev != b.Rdev {
+		return true, nil
+	}
+	if !isDir(a) && (a.Size != b.Size || a.Mtim != b.Mtim) {
+		return true, nil
+	}
+	old, err := xattrs(lower, name)
+	if err != nil {
+		return false, err
+	}
+	now, err := xattrs(upper, name)
+	if err != nil {
+		return false, err
+	}
+	if len(old) != len(now) {
+		return true, nil
+	}
+	for key, value := range now {
+		if previous, ok := old[key]; !ok || !bytes.Equal(previous, value) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// xattrs reads the extended attributes of an entry.
+func xattrs(dirfd int, name string) (map[string][]byte, error) {
+	fd, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return xattrsOf(fd)
+}
+
+// xattrsOf reads the extended attributes of an open file, without those
+// overlayfs keeps its books in.
+func xattrsOf(fd int) (map[string][]byte, error) {
+	self := selfPath(fd) // the f*xattr calls refuse O_PATH
+	var small [512]byte
+	buf := small[:]
+	n, err := unix.Listxattr(self, buf)
+	if err == unix.ERANGE {
+		buf = make([]byte, 64<<10) // XATTR_LIST_MAX
+		n, err = unix.Listxattr(self, buf)
+	}
+	if err == unix.ENOTSUP || (err == nil && n == 0) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[string][]byte{}
+	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+	for key := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
+		if strings.HasPrefix(key, "trusted.overlay.") {
+			continue
+		}
+		n, err := unix.Getxattr(self, key, value)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found[key] = slices.Clone(value[:n])
+	}
+	return found, nil
+}
