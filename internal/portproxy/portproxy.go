@@ -190,7 +190,7 @@ func (p *Proxy) explain(m Mapping, key listens, err error) error {
 
 func (h *held) holder() string {
 	if h.mapping.Name != "" {
-		return strconv.Quote(h.mapping.Name)
+		return "container " + strconv.Quote(h.mapping.Name)
 	}
 	return "container " + h.owner
 }

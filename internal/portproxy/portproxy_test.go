@@ -135,7 +135,7 @@ func TestSetIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := p.Set("one", []Mapping{tcp(b, target), tcp(taken, target)})
-	want := fmt.Sprintf(`Bind for 127.0.0.1:%d failed: port is already allocated by "web"`, taken)
+	want := fmt.Sprintf(`Bind for 127.0.0.1:%d failed: port is already allocated by container "web"`, taken)
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -148,7 +148,7 @@ func TestSetIsAllOrNothing(t *testing.T) {
 	// Another address, but one that covers the port another has.
 	m = tcp(taken, target)
 	m.HostIP = "0.0.0.0"
-	if err := p.Set("one", []Mapping{m}); err == nil || !strings.HasSuffix(err.Error(), `allocated by "web"`) {
+	if err := p.Set("one", []Mapping{m}); err == nil || !strings.HasSuffix(err.Error(), `allocated by container "web"`) {
 		t.Errorf("0.0.0.0 beside 127.0.0.1: %v", err)
 	}
 	dial(t, a)

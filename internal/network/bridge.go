@@ -1,0 +1,174 @@
+package network
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/network/firewall"
+	"github.com/gantry-containers/gantry/internal/network/rtnl"
+)
+
+// ensure makes the bridge and the table, once.
+func (m *Manager) ensure() error {
+	m.setup.Lock()
+	defer m.setup.Unlock()
+	if m.ready {
+		return nil
+	}
+	if err := m.ensureBridge(); err != nil {
+		return err
+	}
+	if err := m.rewrite(); err != nil {
+		return err
+	}
+	m.forwarding()
+	m.ready = true
+	return nil
+}
+
+// ensureBridge finds the bridge or makes it. It is called with setup held.
+func (m *Manager) ensureBridge() error {
+	m.mu.Lock()
+	addr, name := m.networks[bridgeNetwork].prefix(), m.BridgeName()
+	inUse := len(m.endpoints) > 0
+	m.mu.Unlock()
+	index, err := m.link.Index(name)
+	if err == nil && !inUse && m.misconfigured(index, addr) {
+		// It is of another configuration, and nobody is on it.
+		if err := m.delLink(name); err != nil {
+			return err
+		}
+		err = unix.ENODEV
+	}
+	var b rtnl.Batch
+	if errors.Is(err, unix.ENODEV) {
+		b.AddBridge(rtnl.Link{Name: name, MAC: randomMAC(), MTU: m.MTU})
+		if err := m.link.Do(&b); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		index, err = m.link.Index(name)
+	}
+	if err != nil {
+		return err
+	}
+	b = rtnl.Batch{}
+	b.AddAddr(index, addr, true)
+	b.Up(index)
+	if err := m.link.Do(&b); err != nil {
+		return fmt.Errorf("cannot set up bridge %s: %w", name, err)
+	}
+	m.bridge = index
+	return nil
+}
+
+// misconfigured tells whether the bridge has other IPv4 addresses than ours.
+func (m *Manager) misconfigured(index int, want netip.Prefix) bool {
+	addrs, err := m.link.Addrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if a.Index == index && a.Addr.Addr().Is4() && a.Addr != want {
+			return true
+		}
+	}
+	return false
+}
+
+// randomMAC is the bridge's own: without one it would take that of a container,
+// and change it when that one goes.
+func randomMAC() net.HardwareAddr {
+	mac := net.HardwareAddr{0x02, 0x42, 0, 0, 0, 0}
+	rand.Read(mac[2:])
+	return mac
+}
+
+func (m *Manager) delLink(name string) error {
+	var b rtnl.Batch
+	b.DelLink(name)
+	if err := m.link.Do(&b); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// rewrite makes the table anew from what is known. It is called with setup held.
+func (m *Manager) rewrite() error {
+	m.mu.Lock()
+	addr := m.networks[bridgeNetwork].prefix()
+	var ports []firewall.Port
+	for _, e := range m.endpoints {
+		ports = append(ports, firewallPorts(e)...)
+	}
+	m.mu.Unlock()
+	return m.table.Replace([]firewall.Bridge{{
+		Name: m.BridgeName(), Subnet: addr.Masked(), ICC: true, Masquerade: true,
+	}}, ports)
+}
+
+// addPorts and removePorts change the elements of the endpoint. Where the table
+// is not as it should be, somebody has flushed it, and all of it is made anew.
+func (m *Manager) addPorts(e *endpoint) error {
+	m.setup.Lock()
+	defer m.setup.Unlock()
+	if m.table.Add(firewallPorts(e)) == nil {
+		return nil
+	}
+	return m.rewrite()
+}
+
+func (m *Manager) removePorts(e *endpoint) error {
+	m.setup.Lock()
+	defer m.setup.Unlock()
+	if m.table.Remove(firewallPorts(e)) == nil {
+		return nil
+	}
+	return m.rewrite()
+}
+
+const forwardFile = "/proc/sys/net/ipv4/ip_forward"
+
+// forwarding makes the host pass packets on, or leaves a warning. It stays on:
+// whoever came to rely on it meanwhile must not lose it.
+func (m *Manager) forwarding() {
+	data, err := os.ReadFile(forwardFile)
+	if err == nil && strings.TrimSpace(string(data)) != "0" {
+		return
+	}
+	if err == nil {
+		err = os.WriteFile(forwardFile, []byte("1"), 0)
+	}
+	if err != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.warnings = append(m.warnings, fmt.Sprintf("WARNING: IPv4 forwarding is disabled and cannot be enabled (%v). Containers reach nothing outside this host.", err))
+	}
+}
+
+// Warnings says what keeps networks from working as they should, for info.
+func (m *Manager) Warnings() []string {
+	m.mu.Lock()
+	warnings := append([]string(nil), m.warnings...)
+	m.mu.Unlock()
+	if data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables"); err == nil && strings.TrimSpace(string(data)) == "0" {
+		warnings = append(warnings, "WARNING: bridge-nf-call-iptables is disabled")
+	}
+	if data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-ip6tables"); err == nil && strings.TrimSpace(string(data)) == "0" {
+		warnings = append(warnings, "WARNING: bridge-nf-call-ip6tables is disabled")
+	}
+	droppers, err := m.table.Droppers()
+	if err != nil {
+		return append(warnings, "WARNING: "+err.Error())
+	}
+	for _, chain := range droppers {
+		warnings = append(warnings, fmt.Sprintf("WARNING: the nftables chain %q drops what is forwarded; containers need a rule there that accepts %s", chain, m.BridgeName()))
+	}
+	return warnings
+}

@@ -1,0 +1,370 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/network/firewall"
+	"github.com/gantry-containers/gantry/internal/portproxy"
+)
+
+// ConnectRequest is a container that wants to be on a network.
+type ConnectRequest struct {
+	ContainerID string
+	Name        string // without the slash
+	Hostname    string
+	// Mode is default, bridge, none or host. A container on the host's network
+	// is only entered into the list; container:NAME is not for this package.
+	Mode       container.NetworkMode
+	Exposed    network.PortSet
+	Bindings   network.PortMap
+	PublishAll bool
+	Endpoint   *network.EndpointSettings // MacAddress, IPAMConfig and names; may be nil
+}
+
+// Sandbox is where a connected container runs.
+type Sandbox struct {
+	SandboxID string
+	NetNS     *os.File // the caller closes it; nil on the host's network
+	Endpoints map[string]*network.EndpointSettings
+	Ports     network.PortMap
+}
+
+// endpoint is the record of one connected container.
+type endpoint struct {
+	ContainerID string
+	Name        string
+	Network     string // its name
+	NetworkID   string
+	EndpointID  string
+	SandboxID   string
+	IP          netip.Addr                `json:",omitzero"`
+	MAC         string                    `json:",omitempty"`
+	Link        string                    `json:",omitempty"` // the host's end of the veth
+	Exposed     []network.Port            `json:",omitempty"`
+	Mappings    []portproxy.Mapping       `json:",omitempty"`
+	Settings    *network.EndpointSettings `json:",omitempty"` // as asked for
+}
+
+// Connect makes the network namespace of a container, with everything in it,
+// and publishes its ports. A container that is connected already is
+// disconnected first: it has been started anew. Errors are ErrConflict for an
+// address or port in use, ErrInvalidArgument for one that cannot be.
+func (m *Manager) Connect(ctx context.Context, req *ConnectRequest) (*Sandbox, error) {
+	name, err := networkName(req.Mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Disconnect(ctx, req.ContainerID); err != nil {
+		return nil, err
+	}
+	e := m.newEndpoint(req, name)
+	var ns *os.File
+	switch name {
+	case bridgeNetwork:
+		ns, err = m.connectBridge(ctx, e, req)
+	case noneNetwork:
+		if ns, err = isolated(); err == nil {
+			err = m.enter(e)
+		}
+	case hostNetwork:
+		err = m.enter(e)
+	}
+	if err != nil {
+		if ns != nil {
+			ns.Close()
+		}
+		return nil, err
+	}
+	m.publish(events.ActionConnect, e)
+	s := m.sandbox(e)
+	s.NetNS = ns
+	return s, nil
+}
+
+func networkName(mode container.NetworkMode) (string, error) {
+	switch mode {
+	case "", "default", bridgeNetwork:
+		return bridgeNetwork, nil
+	case noneNetwork, hostNetwork:
+		return string(mode), nil
+	}
+	return "", notFound(string(mode))
+}
+
+func (m *Manager) newEndpoint(req *ConnectRequest, name string) *endpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := &endpoint{
+		ContainerID: req.ContainerID, Name: req.Name, Network: name, NetworkID: m.networks[name].ID,
+		EndpointID: newID(), SandboxID: newID(), Settings: req.Endpoint,
+	}
+	for port := range req.Exposed {
+		e.Exposed = append(e.Exposed, port)
+	}
+	for port := range req.Bindings {
+		if _, ok := req.Exposed[port]; !ok && port.IsValid() {
+			e.Exposed = append(e.Exposed, port)
+		}
+	}
+	return e
+}
+
+// enter records an endpoint of a network that is nothing in the kernel.
+func (m *Manager) enter(e *endpoint) error {
+	m.mu.Lock()
+	m.endpoints[e.ContainerID] = e
+	m.mu.Unlock()
+	if err := m.ends.PutVolatile(e.ContainerID, e); err != nil {
+		m.claim(e.ContainerID)
+		return err
+	}
+	return nil
+}
+
+// connectBridge takes what the endpoint needs, writes that down, and only then
+// changes the kernel, so that a daemon killed at any point leaves nothing that
+// the next one does not know of.
+func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRequest) (*os.File, error) {
+	if err := m.ensure(); err != nil {
+		return nil, err
+	}
+	list, err := wishes(req, hasIPv6())
+	if err != nil {
+		return nil, err
+	}
+	s := m.spares.get()
+	if s == nil {
+		if s, err = m.prepare(); err != nil {
+			return nil, err
+		}
+	}
+	e.Link = s.link
+	if err = m.reserve(e, req, list); err != nil {
+		s.discard()
+		return nil, err
+	}
+	if err = m.ends.PutVolatile(e.ContainerID, e); err == nil {
+		err = m.bring(ctx, e, s)
+	}
+	if err != nil {
+		s.discard()
+		m.claim(e.ContainerID)
+		return nil, errors.Join(err, m.tearDown(context.WithoutCancel(ctx), e))
+	}
+	s.in.Close()
+	m.spares.refill()
+	return s.ns, nil
+}
+
+// bring makes the prepared namespace that of the endpoint.
+func (m *Manager) bring(ctx context.Context, e *endpoint, s *spare) error {
+	mac, err := net.ParseMAC(e.MAC)
+	if err != nil {
+		return errs.InvalidArgument("invalid MAC address %q: %w", e.MAC, err)
+	}
+	m.mu.Lock()
+	gateway := m.networks[bridgeNetwork].prefix()
+	m.mu.Unlock()
+	if err := m.assign(s, netip.PrefixFrom(e.IP, gateway.Bits()), gateway.Addr(), mac); err != nil {
+		return err
+	}
+	if len(e.Mappings) == 0 {
+		return nil
+	}
+	if err := m.setPorts(ctx, e.ContainerID, e.Mappings); err != nil {
+		return err
+	}
+	return m.addPorts(e)
+}
+
+// reserve gives the endpoint its address and ports, and enters it.
+func (m *Manager) reserve(e *endpoint, req *ConnectRequest, list []wish) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var want netip.Addr
+	if s := req.Endpoint; s != nil && s.IPAMConfig != nil {
+		want = s.IPAMConfig.IPv4Address
+	}
+	if want.IsValid() {
+		e.IP, err = want, m.addresses.request(want)
+	} else {
+		e.IP, err = m.addresses.next()
+	}
+	if err != nil {
+		return err
+	}
+	e.MAC = macOf(e.IP).String()
+	if s := req.Endpoint; s != nil && len(s.MacAddress) > 0 {
+		e.MAC = s.MacAddress.String()
+	}
+	if err := m.allocate(e, list); err != nil {
+		m.addresses.release(e.IP)
+		return err
+	}
+	m.endpoints[e.ContainerID] = e
+	return nil
+}
+
+// macOf derives a hardware address as Docker did for most of its life, so that
+// an address that is given again is at the same one in everybody's ARP cache.
+func macOf(ip netip.Addr) net.HardwareAddr {
+	a := ip.As4()
+	return net.HardwareAddr{0x02, 0x42, a[0], a[1], a[2], a[3]}
+}
+
+// claim takes the endpoint out of the list; only the first who does may tear it
+// down. What it held stays taken until release.
+func (m *Manager) claim(containerID string) *endpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.endpoints[containerID]
+	delete(m.endpoints, containerID)
+	return e
+}
+
+// release gives back what a claimed endpoint held.
+func (m *Manager) release(e *endpoint) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ports.release(e.ContainerID, e.Mappings)
+	if e.IP.IsValid() {
+		m.addresses.release(e.IP)
+	}
+}
+
+// Disconnect releases all that Connect took. It is no error when the container
+// is not connected. The link goes with the namespace, when the last process or
+// descriptor of that is gone, and is removed soon after if something keeps it.
+// All is released even when an error is returned, and when ctx is cancelled.
+func (m *Manager) Disconnect(ctx context.Context, containerID string) error {
+	e := m.claim(containerID)
+	if e == nil {
+		return nil
+	}
+	err := m.tearDown(context.WithoutCancel(ctx), e)
+	m.publish(events.ActionDisconnect, e)
+	return err
+}
+
+// tearDown ends a claimed endpoint. The record goes after what it speaks of.
+func (m *Manager) tearDown(ctx context.Context, e *endpoint) error {
+	var err1, err2 error
+	if len(e.Mappings) > 0 {
+		err1 = m.setPorts(ctx, e.ContainerID, nil)
+		err2 = m.removePorts(e)
+	}
+	if e.Link != "" {
+		m.sweeper.add(e.Link)
+	}
+	err3 := m.ends.Delete(e.ContainerID)
+	m.release(e)
+	return errors.Join(err1, err2, err3)
+}
+
+func (m *Manager) setPorts(ctx context.Context, owner string, list []portproxy.Mapping) error {
+	if m.Shim == nil {
+		return errs.Unavailable("cannot publish ports: no gantry-shim is there to hold them")
+	}
+	return m.Shim.SetPorts(ctx, owner, list)
+}
+
+// Sandbox returns where the container is connected, without a descriptor of the
+// namespace; ok is false when it is not.
+func (m *Manager) Sandbox(containerID string) (s *Sandbox, ok bool) {
+	m.mu.Lock()
+	e := m.endpoints[containerID]
+	m.mu.Unlock()
+	if e == nil {
+		return nil, false
+	}
+	return m.sandbox(e), true
+}
+
+func (m *Manager) sandbox(e *endpoint) *Sandbox {
+	exposed := network.PortSet{}
+	for _, port := range e.Exposed {
+		exposed[port] = struct{}{}
+	}
+	if e.Network != bridgeNetwork {
+		exposed = nil
+	}
+	return &Sandbox{
+		SandboxID: e.SandboxID,
+		Endpoints: map[string]*network.EndpointSettings{e.Network: m.settings(e)},
+		Ports:     portMap(exposed, e.Mappings),
+	}
+}
+
+// settings is the endpoint as inspect shows it.
+func (m *Manager) settings(e *endpoint) *network.EndpointSettings {
+	s := e.Settings.Copy()
+	if s == nil {
+		s = &network.EndpointSettings{}
+	}
+	s.NetworkID, s.EndpointID = e.NetworkID, e.EndpointID
+	if e.IP.IsValid() {
+		m.mu.Lock()
+		gateway := m.networks[bridgeNetwork].prefix()
+		m.mu.Unlock()
+		s.IPAddress, s.IPPrefixLen, s.Gateway = e.IP, gateway.Bits(), gateway.Addr()
+		mac, _ := net.ParseMAC(e.MAC)
+		s.MacAddress = network.HardwareAddr(mac)
+	}
+	return s
+}
+
+// Rename tells that the container has another name.
+func (m *Manager) Rename(containerID, name string) error {
+	m.mu.Lock()
+	e := m.endpoints[containerID]
+	if e == nil {
+		m.mu.Unlock()
+		return nil
+	}
+	renamed := *e
+	renamed.Name = name
+	m.endpoints[containerID] = &renamed
+	m.mu.Unlock()
+	return m.ends.PutVolatile(containerID, &renamed)
+}
+
+func (m *Manager) publish(action events.Action, e *endpoint) {
+	if m.Events == nil {
+		return
+	}
+	m.mu.Lock()
+	driver := m.networks[e.Network].Driver
+	m.mu.Unlock()
+	m.Events.Publish(events.Message{
+		Type: events.NetworkEventType, Action: action,
+		Actor: events.Actor{ID: e.NetworkID, Attributes: map[string]string{
+			"container": e.ContainerID, "name": e.Network, "type": driver,
+		}},
+	})
+}
+
+// firewallPorts are the mappings the firewall serves: those of IPv4 addresses
+// other machines can reach.
+func firewallPorts(e *endpoint) []firewall.Port {
+	var ports []firewall.Port
+	for _, p := range e.Mappings {
+		host, err := netip.ParseAddr(p.HostIP)
+		if err != nil || !host.Is4() || host.IsLoopback() {
+			continue
+		}
+		ports = append(ports, firewall.Port{
+			Proto: p.Proto, HostIP: host, Host: p.HostPort,
+			Target: netip.AddrPortFrom(e.IP, p.TargetPort), Owner: short(e.ContainerID),
+		})
+	}
+	return ports
+}

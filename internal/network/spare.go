@@ -1,0 +1,243 @@
+package network
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/network/netns"
+	"github.com/gantry-containers/gantry/internal/network/rtnl"
+)
+
+// spare is a network namespace with a link on the bridge that is nobody's yet.
+// Making one takes the kernel longer than all else that connecting a container
+// does, so that some are made ahead, see spares.
+type spare struct {
+	ns   *os.File
+	in   *rtnl.Conn // of the namespace
+	link string     // the host's end
+	port int        // index of the host's end
+	eth  int        // index of eth0 in the namespace
+}
+
+// discard gives the namespace up; the kernel removes it and the link.
+func (s *spare) discard() {
+	s.in.Close()
+	s.ns.Close()
+}
+
+// isolated makes a namespace with only a loopback.
+func isolated() (*os.File, error) {
+	return netns.New(func() error {
+		in, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		var b rtnl.Batch
+		b.Up(loopback)
+		return in.Do(&b)
+	})
+}
+
+const loopback = 1 // the index of lo in every namespace
+
+// prepare makes a spare. It finds out when somebody has removed the bridge.
+func (m *Manager) prepare() (*spare, error) {
+	var err error
+	for range 3 {
+		m.setup.Lock()
+		bridge := m.bridge
+		m.setup.Unlock()
+		var s *spare
+		if s, err = m.tryPrepare(bridge); err == nil {
+			return s, nil
+		}
+		if now, _ := m.link.Index(m.BridgeName()); now != bridge {
+			m.setup.Lock()
+			m.ready = false
+			m.setup.Unlock()
+			if err := m.ensure(); err != nil {
+				return nil, err
+			}
+		} else if !errors.Is(err, unix.EEXIST) { // of a link with the same random name
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+func (m *Manager) tryPrepare(bridge int) (*spare, error) {
+	s := &spare{link: m.newLinkName()}
+	var err error
+	s.ns, err = netns.New(func() (err error) {
+		s.in, err = rtnl.Dial()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.attach(m.link, bridge, m.MTU); err != nil {
+		s.discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+// attach makes the pair of links. The kernel cannot switch on the far end while
+// it makes the pair, and gives it an IPv6 address of its own when it is switched
+// on unless it was told before.
+func (s *spare) attach(host *rtnl.Conn, bridge, mtu int) (err error) {
+	var pair rtnl.Batch
+	pair.AddVeth(
+		rtnl.Link{Name: s.link, MTU: mtu, Master: bridge, Up: true},
+		rtnl.Link{Name: "eth0", MTU: mtu, NetNS: int(s.ns.Fd())})
+	if err = host.Do(&pair); err != nil {
+		return err
+	}
+	if s.port, err = host.Index(s.link); err != nil {
+		return err
+	}
+	if s.eth, err = s.in.Index("eth0"); err != nil {
+		return err
+	}
+	var near, far rtnl.Batch
+	near.NoLinkLocal(s.port)
+	host.Do(&near) // of no weight where the kernel has no IPv6
+	far.NoLinkLocal(s.eth)
+	s.in.Do(&far)
+	far = rtnl.Batch{}
+	far.Up(loopback)
+	far.Up(s.eth)
+	return s.in.Do(&far)
+}
+
+// assign gives the namespace its address. The host and the bridge are told
+// where it is now: they may remember the last container that had it.
+func (m *Manager) assign(s *spare, addr netip.Prefix, gateway netip.Addr, mac net.HardwareAddr) error {
+	var in rtnl.Batch
+	in.SetMAC(s.eth, mac)
+	in.AddAddr(s.eth, addr, false)
+	in.AddDefaultRoute(gateway)
+	if err := s.in.Do(&in); err != nil {
+		return err
+	}
+	m.setup.Lock()
+	bridge := m.bridge
+	m.setup.Unlock()
+	var out rtnl.Batch
+	out.SetForwarding(s.port, mac)
+	out.SetNeighbour(bridge, addr.Addr(), mac)
+	return m.link.Do(&out)
+}
+
+const (
+	// refillDelay lets the start that took a spare have the processors.
+	refillDelay = 25 * time.Millisecond
+	// spareLife is how long after the last start spares are kept: an idle
+	// engine holds nothing.
+	spareLife = 30 * time.Second
+)
+
+// spares are prepared while containers are being started, for the next one.
+// They live in the descriptors of this process only: when it is killed, the
+// kernel removes them.
+type spares struct {
+	m *Manager
+
+	mu      sync.Mutex // guards what follows
+	list    []*spare
+	filling *time.Timer
+	expiry  *time.Timer
+	closed  bool
+}
+
+// get returns a spare that is whole, or nil.
+func (p *spares) get() *spare {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.list) > 0 {
+		s := p.list[len(p.list)-1]
+		p.list = p.list[:len(p.list)-1]
+		if port, err := p.m.link.Index(s.link); err == nil && port == s.port {
+			return s
+		}
+		s.discard()
+	}
+	return nil
+}
+
+// refill has spares made in a while, if they are wanted.
+func (p *spares) refill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m.Spare <= 0 || p.closed {
+		return
+	}
+	if p.filling == nil {
+		p.filling = time.AfterFunc(refillDelay, p.fill)
+		p.expiry = time.AfterFunc(spareLife, p.expire)
+		return
+	}
+	p.filling.Reset(refillDelay)
+	p.expiry.Reset(spareLife)
+}
+
+func (p *spares) fill() {
+	for p.wanting() {
+		s, err := p.m.prepare()
+		if err != nil {
+			return // the next Connect meets the same and reports it
+		}
+		p.mu.Lock()
+		if p.closed {
+			s.discard()
+		} else {
+			p.list = append(p.list, s)
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *spares) wanting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed && len(p.list) < p.m.Spare
+}
+
+func (p *spares) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.list {
+		s.discard()
+	}
+	p.list = nil
+}
+
+// drain ends the making of spares for good.
+func (p *spares) drain() {
+	p.mu.Lock()
+	p.closed = true
+	if p.filling != nil {
+		p.filling.Stop()
+		p.expiry.Stop()
+	}
+	p.mu.Unlock()
+	p.expire()
+}
+
+// names returns the links of the spares.
+func (p *spares) names() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for _, s := range p.list {
+		names = append(names, s.link)
+	}
+	return names
+}
