@@ -1,0 +1,289 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/layer"
+	"github.com/gantry-containers/gantry/internal/mount"
+	"github.com/gantry-containers/gantry/internal/snapshot"
+)
+
+// detachedRoot mounts the root file system of a container that does not run,
+// visible to nobody else. The caller closes it.
+func (m *Manager) detachedRoot(id string) (*os.File, error) {
+	mounts, err := m.opts.Snapshots.Mounts(id)
+	if err != nil {
+		return nil, err
+	}
+	return mount.Detached(mounts)
+}
+
+// tree is a container's file system for copying, and a path in it.
+type tree struct {
+	root *os.File
+	path string
+}
+
+// open finds the file system a path of a container is on. In a running
+// container that is what its processes see; in another one the volumes and
+// binds are looked into where the path leads to them.
+func (m *Manager) open(rec *Record, name string) (*tree, error) {
+	name = path.Join("/", name) + trailing(name)
+	if rec.running() {
+		root, err := os.OpenFile("/proc/"+strconv.Itoa(rec.State.Pid)+"/root/", unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look into container %s: %w", rec.Name, err)
+		}
+		return &tree{root, name}, nil
+	}
+	best := -1
+	for i, mnt := range rec.Mounts {
+		if mnt.Source != "" && below(name, mnt.Destination) && (best < 0 || len(mnt.Destination) > len(rec.Mounts[best].Destination)) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		if info, err := os.Stat(rec.Mounts[best].Source); err == nil && info.IsDir() {
+			root, err := os.OpenFile(rec.Mounts[best].Source, unix.O_PATH|unix.O_DIRECTORY, 0)
+			if err != nil {
+				return nil, err
+			}
+			return &tree{root, "/" + strings.TrimPrefix(strings.TrimPrefix(name, rec.Mounts[best].Destination), "/")}, nil
+		}
+	}
+	root, err := m.detachedRoot(rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &tree{root, name}, nil
+}
+
+// below tells whether a path is at or below a directory.
+func below(name, dir string) bool {
+	name = strings.TrimSuffix(name, "/.")
+	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// trailing keeps the end of a path that says "the directory itself".
+func trailing(name string) string {
+	switch {
+	case strings.HasSuffix(name, "/."):
+		return "/."
+	case strings.HasSuffix(name, "/") && name != "/":
+		return "/"
+	}
+	return ""
+}
+
+// StatPath describes a file of the container, whether it runs or not.
+func (m *Manager) StatPath(ctx context.Context, ref, name string) (*api.PathStat, error) {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return nil, err
+	}
+	rec := c.copy()
+	t, err := m.open(&rec, name)
+	if err != nil {
+		return nil, err
+	}
+	defer t.root.Close()
+	return t.stat(&rec, name)
+}
+
+func (t *tree) stat(rec *Record, asked string) (*api.PathStat, error) {
+	s, err := layer.StatPath(t.root, t.path)
+	if err != nil {
+		return nil, pathError(rec, asked, err)
+	}
+	return &api.PathStat{Name: s.Name, Size: s.Size, Mode: s.Mode, Mtime: s.Mtime, LinkTarget: s.LinkTarget}, nil
+}
+
+func pathError(rec *Record, name string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR) && !strings.HasSuffix(name, "/"):
+		return errs.NotFound("Could not find the file %s in container %s", name, rec.ID)
+	case errors.Is(err, syscall.ENOTDIR):
+		return errs.InvalidArgument("%s in container %s is not a directory", name, rec.ID)
+	}
+	return err
+}
+
+// CopyFrom sends a file or directory of the container as a tar archive. begin
+// is called once, before the first byte, with what is going to be sent.
+func (m *Manager) CopyFrom(ctx context.Context, ref, name string, begin func(*api.PathStat) io.Writer) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.copy()
+	t, err := m.open(&rec, name)
+	if err != nil {
+		return err
+	}
+	defer t.root.Close()
+	stat, err := t.stat(&rec, name)
+	if err != nil {
+		return err
+	}
+	if err := layer.PackPath(ctx, t.root, t.path, begin(stat)); err != nil {
+		return pathError(&rec, name, err)
+	}
+	m.publish(c, events.ActionArchivePath)
+	return nil
+}
+
+// CopyTo unpacks a tar archive into a directory of the container.
+func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions, r io.Reader) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.copy()
+	if err := m.writable(&rec, name); err != nil {
+		return err
+	}
+	t, err := m.open(&rec, name)
+	if err != nil {
+		return err
+	}
+	defer t.root.Close()
+	stat, err := t.stat(&rec, name)
+	if err != nil {
+		return err
+	}
+	if !stat.Mode.IsDir() && stat.LinkTarget == "" {
+		return errs.InvalidArgument("extraction point is not a directory")
+	}
+	options := layer.UnpackPathOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
+	if o.CopyUIDGID && rec.Config.User != "" {
+		user, err := m.resolveUser(ctx, &rec, rec.Config.User)
+		if err != nil {
+			return err
+		}
+		options.Owner = &layer.Owner{UID: int(user.UID), GID: int(user.GID)}
+	}
+	plain, _, err := layer.Decompress(r)
+	if err != nil {
+		return errs.InvalidArgument("%w", err)
+	}
+	defer plain.Close()
+	if err := layer.UnpackPath(ctx, t.root, t.path, plain, options); err != nil {
+		return pathError(&rec, name, err)
+	}
+	m.publish(c, events.ActionExtractToDir)
+	return nil
+}
+
+// writable refuses to write where the container itself could not.
+func (m *Manager) writable(rec *Record, name string) error {
+	name = path.Join("/", name)
+	readonly := rec.HostConfig.ReadonlyRootfs
+	longest := -1
+	for _, mnt := range rec.Mounts {
+		if below(name, mnt.Destination) && len(mnt.Destination) > longest {
+			longest, readonly = len(mnt.Destination), !mnt.RW
+		}
+	}
+	if !readonly {
+		return nil
+	}
+	if longest >= 0 {
+		return errs.Forbidden("container mount %s is marked read-only", filepath.Clean(name))
+	}
+	return errs.Forbidden("container rootfs is marked read-only")
+}
+
+// Changes lists what the container changed in its image.
+func (m *Manager) Changes(ctx context.Context, ref string) ([]api.FilesystemChange, error) {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := m.opts.Snapshots.Changes(ctx, c.copy().ID)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]api.FilesystemChange, 0, len(changes))
+	for _, change := range changes {
+		kind := api.ChangeModify
+		switch change.Kind {
+		case snapshot.Added:
+			kind = api.ChangeAdd
+		case snapshot.Deleted:
+			kind = api.ChangeDelete
+		}
+		list = append(list, api.FilesystemChange{Kind: kind, Path: change.Path})
+	}
+	return list, nil
+}
+
+// Export sends the whole file system of the container, without its volumes, as
+// a tar archive.
+func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	root, err := m.exportRoot(c)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := layer.Pack(ctx, root, w, layer.PackOptions{}); err != nil {
+		return err
+	}
+	m.publish(c, events.ActionExport)
+	return nil
+}
+
+// exportRoot is the root without what is mounted on it. The writable layer of a
+// running container must not be mounted a second time, so that its own mount is
+// cloned, which leaves out the mounts below it.
+func (m *Manager) exportRoot(c *Container) (*os.File, error) {
+	rec := c.copy()
+	if !rec.running() {
+		return m.detachedRoot(rec.ID)
+	}
+	path := "/proc/" + strconv.Itoa(rec.State.Pid) + "/root/"
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look into container %s: %w", rec.Name, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// copyTree copies a directory of a root file system into a directory of the
+// host, which takes over its owner and mode. What is not there, or is no
+// directory, leaves the target empty.
+func copyTree(ctx context.Context, root *os.File, from, to string) error {
+	stat, err := layer.StatPath(root, from+"/.")
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && !stat.Mode.IsDir() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	target, err := os.OpenFile(to, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(layer.PackPath(ctx, root, from+"/.", w)) }()
+	defer r.Close()
+	return layer.UnpackPath(ctx, target, "/", r, layer.UnpackPathOptions{})
+}

@@ -1,0 +1,300 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/logs"
+	"github.com/gantry-containers/gantry/internal/shim"
+)
+
+// Attach connects a client to the streams of a container, which may not be
+// started yet. The client's socket goes to the shim: from then on no byte
+// passes through this process, and its end does not cut the client off.
+func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijack Hijack) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	keys, err := parseDetachKeys(o.DetachKeys)
+	if err != nil {
+		return err
+	}
+	rec := c.copy()
+	switch rec.State.Status {
+	case api.StatePaused:
+		return errs.Conflict("container %s is paused, unpause the container before attach", ref)
+	case api.StateRestarting:
+		return errs.Conflict("container %s is restarting, wait until the container is running", ref)
+	}
+	conn, unread, err := hijack(rec.Config.Tty)
+	if err != nil {
+		return err
+	}
+	m.publish(c, events.ActionAttach)
+	if o.Logs {
+		if err := m.replay(ctx, &rec, o, conn); err != nil {
+			conn.Close()
+			return &streamedError{err}
+		}
+	}
+	if !o.Stream {
+		return conn.Close()
+	}
+	return m.handOver(ctx, conn, &shim.AttachRequest{
+		ID:         rec.ID,
+		Stdin:      o.Stdin && rec.Config.OpenStdin,
+		Stdout:     o.Stdout,
+		Stderr:     o.Stderr,
+		Multiplex:  !rec.Config.Tty,
+		DetachKeys: keys,
+		Unread:     unread,
+	})
+}
+
+// attachExec connects a client to an exec that is not started yet. The function
+// it returns is told how the start went, and tells the client of a failure.
+func (m *Manager) attachExec(ctx context.Context, e *execution, hijack Hijack) (func(error), error) {
+	keys, err := parseDetachKeys(e.request.DetachKeys)
+	if err != nil {
+		return nil, err
+	}
+	conn, unread, err := hijack(e.request.Tty)
+	if err != nil {
+		return nil, err
+	}
+	// A second descriptor of the connection, for what the shim will not say.
+	last := conn
+	if filer, ok := conn.(interface{ File() (*os.File, error) }); ok {
+		file, err := filer.File()
+		if err != nil {
+			return nil, &streamedError{err}
+		}
+		defer file.Close()
+		if last, err = net.FileConn(file); err != nil {
+			return nil, &streamedError{err}
+		}
+	}
+	err = m.handOver(ctx, conn, &shim.AttachRequest{
+		ID:         e.container.copy().ID,
+		ExecID:     e.id,
+		Stdin:      e.request.AttachStdin,
+		Stdout:     e.request.AttachStdout,
+		Stderr:     e.request.AttachStderr,
+		Multiplex:  !e.request.Tty,
+		DetachKeys: keys,
+		Unread:     unread,
+	})
+	return func(failure error) {
+		if failure != nil {
+			writeFrame(last, e.request.Tty, 2, []byte(failure.Error()+"\r\n"))
+		}
+		if last != conn {
+			last.Close()
+		}
+	}, err
+}
+
+// writeFrame writes bytes as the raw stream of a terminal or as a frame of
+// Docker's multiplexed stream.
+func writeFrame(w io.Writer, tty bool, stream byte, b []byte) error {
+	if !tty {
+		n := len(b)
+		header := [8]byte{stream, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+		b = append(header[:], b...)
+	}
+	_, err := w.Write(b)
+	return err
+}
+
+// handOver gives the client's socket to the shim. A connection that is not a
+// plain socket, such as TLS or a WebSocket, is relayed over a socket pair.
+func (m *Manager) handOver(ctx context.Context, conn net.Conn, r *shim.AttachRequest) error {
+	if filer, ok := conn.(interface{ File() (*os.File, error) }); ok {
+		file, err := filer.File()
+		if err != nil {
+			return &streamedError{err}
+		}
+		defer file.Close()
+		defer conn.Close()
+		if err := m.opts.Shim.Attach(ctx, r, file); err != nil {
+			return &streamedError{err}
+		}
+		return nil
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return &streamedError{err}
+	}
+	err = m.opts.Shim.Attach(ctx, r, theirs)
+	theirs.Close()
+	if err != nil {
+		ours.Close()
+		return &streamedError{err}
+	}
+	go relay(conn, ours)
+	return nil
+}
+
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make a socket pair: %w", err)
+	}
+	mine := os.NewFile(uintptr(fds[0]), "relay")
+	defer mine.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "attach")
+	ours, err = net.FileConn(mine)
+	if err != nil {
+		theirs.Close()
+	}
+	return ours, theirs, err
+}
+
+// relay copies in both directions, passes a half-close on, and closes both
+// connections when the container's side has ended.
+func relay(client, shim net.Conn) {
+	defer client.Close()
+	defer shim.Close()
+	go func() {
+		io.Copy(shim, client)
+		if half, ok := shim.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite()
+		}
+	}()
+	io.Copy(client, shim)
+	if half, ok := client.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+}
+
+// replay writes what was logged before.
+func (m *Manager) replay(ctx context.Context, rec *Record, o AttachOptions, w io.Writer) error {
+	return m.readLogs(ctx, rec, logs.ReadOptions{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1}, func(msg *logs.Message) error {
+		stream := byte(1)
+		if msg.Stream == "stderr" {
+			stream = 2
+		}
+		return writeFrame(w, rec.Config.Tty, stream, msg.Line)
+	})
+}
+
+// Resize sets the size of the container's terminal, in characters.
+func (m *Manager) Resize(ctx context.Context, ref string, height, width uint) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.copy()
+	if !rec.running() {
+		return errs.Conflict("container %s is not running", rec.ID)
+	}
+	if err := m.opts.Shim.Resize(ctx, rec.ID, "", height, width); err != nil {
+		return err
+	}
+	m.publish(c, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
+	return nil
+}
+
+// parseDetachKeys reads "ctrl-p,ctrl-q" into the bytes a terminal sends. "" is
+// the default sequence.
+func parseDetachKeys(s string) ([]byte, error) {
+	if s == "" {
+		return []byte{'p' & 0x1f, 'q' & 0x1f}, nil
+	}
+	var keys []byte
+	for _, key := range strings.Split(s, ",") {
+		if len(key) == 1 {
+			keys = append(keys, key[0])
+			continue
+		}
+		name, ok := strings.CutPrefix(strings.ToLower(key), "ctrl-")
+		if !ok || len(name) != 1 || !strings.Contains("@abcdefghijklmnopqrstuvwxyz[\\]^_", name) {
+			return nil, errs.InvalidArgument("Invalid detach keys (%s) provided", s)
+		}
+		keys = append(keys, name[0]&0x1f)
+	}
+	return keys, nil
+}
+
+// Logs sends the log of the container line by line; with Follow until the
+// container ends or the context does.
+func (m *Manager) Logs(ctx context.Context, ref string, o LogsOptions, send func(*logs.Message) error) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	if !o.Stdout && !o.Stderr {
+		return errs.InvalidArgument("You must choose at least one stream")
+	}
+	rec := c.copy()
+	return m.readLogs(ctx, &rec, o.ReadOptions, send)
+}
+
+func (m *Manager) readLogs(ctx context.Context, rec *Record, o logs.ReadOptions, send func(*logs.Message) error) error {
+	if rec.ResolvedLogDriver == "none" {
+		return errs.NotImplemented("configured logging driver does not support reading")
+	}
+	ended := make(chan struct{})
+	if !o.Follow || !rec.running() && rec.State.Status != api.StateRestarting && rec.State.Status != api.StateCreated {
+		close(ended)
+	} else {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		exit, err := m.Wait(ctx, rec.ID, api.WaitConditionNextExit)
+		if err != nil {
+			return err
+		}
+		go func() {
+			select {
+			case <-exit:
+				close(ended)
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return logs.Read(ctx, m.logs(rec), o, ended, send)
+}
+
+// logAttributes are what --log-opt labels, env and tag add to each line.
+func logAttributes(rec *Record) map[string]string {
+	attributes := map[string]string{}
+	for _, key := range splitList(rec.ResolvedLogOpts["labels"]) {
+		if v, ok := rec.Config.Labels[key]; ok {
+			attributes[key] = v
+		}
+	}
+	wanted := splitList(rec.ResolvedLogOpts["env"])
+	for _, v := range rec.Config.Env {
+		name, value, _ := strings.Cut(v, "=")
+		for _, key := range wanted {
+			if name == key {
+				attributes[key] = value
+			}
+		}
+	}
+	if tag := rec.ResolvedLogOpts["tag"]; tag != "" {
+		attributes["tag"] = expandTag(tag, rec)
+	}
+	if len(attributes) == 0 {
+		return nil
+	}
+	return attributes
+}
+
+func splitList(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}

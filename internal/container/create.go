@@ -1,0 +1,278 @@
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/snapshot"
+)
+
+// Create makes a container that is not started. It is refused with
+// errdefs.ErrNotFound when the image is not here, ErrConflict when the name is
+// taken and ErrInvalidArgument for options that cannot be had; nothing is left
+// of a refused one.
+func (m *Manager) Create(ctx context.Context, o *CreateOptions) (api.CreateResponse, error) {
+	if o.Config == nil {
+		return api.CreateResponse{}, errs.InvalidArgument("Config cannot be empty in order to create a container")
+	}
+	if o.HostConfig == nil {
+		o.HostConfig = &api.HostConfig{}
+	}
+	if o.Config.Image == "" {
+		return api.CreateResponse{}, errs.InvalidArgument("no image specified")
+	}
+	image, err := m.opts.Images.Resolve(ctx, o.Config.Image, o.Platform)
+	if err != nil {
+		return api.CreateResponse{}, err
+	}
+	if err := mergeImage(o.Config, &image.Config); err != nil {
+		return api.CreateResponse{}, err
+	}
+	m.applyDefaults(o.HostConfig)
+	warnings, err := m.validate(o)
+	if err != nil {
+		return api.CreateResponse{}, err
+	}
+	c, err := m.newContainer(o, image)
+	if err != nil {
+		return api.CreateResponse{}, err
+	}
+	if err := m.reserve(c, o.Name); err != nil {
+		return api.CreateResponse{}, err
+	}
+	if err := m.build(ctx, c, o); err != nil {
+		m.unbuild(context.WithoutCancel(ctx), c)
+		return api.CreateResponse{}, err
+	}
+	m.add(c)
+	m.publish(c, events.ActionCreate)
+	return api.CreateResponse{ID: c.rec.ID, Warnings: warnings}, nil
+}
+
+func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, error) {
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	argv := append(append([]string{}, o.Config.Entrypoint...), o.Config.Cmd...)
+	if len(argv) == 0 {
+		return nil, errs.InvalidArgument("no command specified")
+	}
+	if o.Config.Hostname == "" && !o.HostConfig.NetworkMode.IsContainer() {
+		o.Config.Hostname = id[:12]
+		if o.HostConfig.UTSMode.IsHost() || o.HostConfig.NetworkMode.IsHost() {
+			if name, err := os.Hostname(); err == nil {
+				o.Config.Hostname = name
+			}
+		}
+	}
+	driver, options := m.logConfig(o.HostConfig)
+	c := &Container{rec: Record{
+		ID:                id,
+		Created:           time.Now().UTC(),
+		Path:              argv[0],
+		Args:              argv[1:],
+		Config:            o.Config,
+		HostConfig:        o.HostConfig,
+		ImageID:           image.ID,
+		Layers:            image.Layers,
+		Platform:          "linux",
+		Driver:            m.opts.Snapshots.Name(),
+		State:             State{Status: api.StateCreated},
+		ResolvedLogDriver: driver,
+		ResolvedLogOpts:   options,
+	}}
+	if o.NetworkingConfig != nil {
+		c.rec.Endpoints = o.NetworkingConfig.EndpointsConfig
+	}
+	return c, nil
+}
+
+// build makes what the container has on disk and records it.
+func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) error {
+	id := c.rec.ID
+	if err := os.MkdirAll(m.dir(id), 0o710); err != nil {
+		return fmt.Errorf("cannot make the container's directory: %w", err)
+	}
+	options := snapshot.PrepareOptions{}
+	if size, ok := o.HostConfig.StorageOpt["size"]; ok {
+		limit, err := parseSize(size)
+		if err != nil {
+			return errs.InvalidArgument("invalid storage option size=%s: %w", size, err)
+		}
+		options.SizeLimit = limit
+	}
+	if err := m.opts.Snapshots.Prepare(ctx, id, c.rec.Layers, options); err != nil {
+		return err
+	}
+	if err := m.resolveMounts(ctx, c); err != nil {
+		return err
+	}
+	if err := m.copyUp(ctx, c); err != nil {
+		return err
+	}
+	return m.save(c)
+}
+
+// unbuild takes back what build and reserve did.
+func (m *Manager) unbuild(ctx context.Context, c *Container) {
+	for _, mnt := range c.rec.Mounts {
+		if mnt.Name != "" && mnt.Driver != "" {
+			m.opts.Volumes.Release(ctx, mnt.Name, c.rec.ID, true)
+		}
+	}
+	m.opts.Snapshots.Remove(ctx, c.rec.ID)
+	os.RemoveAll(m.dir(c.rec.ID))
+	m.table.Delete(c.rec.ID)
+	m.forget(c)
+}
+
+// reserve gives the container its name, or a generated one.
+func (m *Manager) reserve(c *Container, name string) error {
+	if name == "" {
+		return m.reserveGenerated(c)
+	}
+	name = strings.TrimPrefix(name, "/")
+	if err := validName(name); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if holder, taken := m.byName[name]; taken {
+		return errs.Conflict("Conflict. The container name %q is already in use by container %q. "+
+			"You have to remove (or rename) that container to be able to reuse that name.", "/"+name, holder)
+	}
+	c.rec.Name = name
+	m.byName[name] = c.rec.ID
+	return nil
+}
+
+func (m *Manager) reserveGenerated(c *Container) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for attempt := range 8 {
+		name := generateName(attempt)
+		if _, taken := m.byName[name]; !taken {
+			c.rec.Name = name
+			m.byName[name] = c.rec.ID
+			return nil
+		}
+	}
+	c.rec.Name = c.rec.ID[:12]
+	m.byName[c.rec.Name] = c.rec.ID
+	return nil
+}
+
+// validName holds a name to Docker's [a-zA-Z0-9][a-zA-Z0-9_.-]+.
+func validName(name string) error {
+	for i, r := range name {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || r != '_' && r != '.' && r != '-') {
+			return badName(name)
+		}
+	}
+	if len(name) < 2 {
+		return badName(name)
+	}
+	return nil
+}
+
+func badName(name string) error {
+	return errs.InvalidArgument("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+}
+
+func newID() (string, error) {
+	var b [32]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			return "", err
+		}
+		id := hex.EncodeToString(b[:])
+		// An ID whose short form is a number would be mistaken for one.
+		if strings.ContainsAny(id[:12], "abcdef") {
+			return id, nil
+		}
+	}
+}
+
+// Rename gives the container another name. The old one is free at once.
+func (m *Manager) Rename(ctx context.Context, ref, name string) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	name = strings.TrimPrefix(name, "/")
+	if name == "" {
+		return errs.InvalidArgument("Neither old nor new names may be empty")
+	}
+	if err := validName(name); err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	old := c.copy().Name
+	if old == name {
+		return errs.InvalidArgument("Renaming a container with the same name as its current name")
+	}
+	m.mu.Lock()
+	if holder, taken := m.byName[name]; taken {
+		m.mu.Unlock()
+		return errs.Conflict("Conflict. The container name %q is already in use by container %q. "+
+			"You have to remove (or rename) that container to be able to reuse that name.", "/"+name, holder)
+	}
+	m.byName[name] = c.rec.ID
+	m.mu.Unlock()
+	c.mu.Lock()
+	c.rec.Name = name
+	c.mu.Unlock()
+	if err := m.save(c); err != nil {
+		c.mu.Lock()
+		c.rec.Name = old
+		c.mu.Unlock()
+		m.mu.Lock()
+		delete(m.byName, name)
+		m.mu.Unlock()
+		return err
+	}
+	m.mu.Lock()
+	delete(m.byName, old)
+	m.mu.Unlock()
+	m.publish(c, events.ActionRename, "oldName", "/"+old)
+	return nil
+}
+
+func platformOf(p ocispec.Platform) string {
+	if p.OS == "" {
+		return "linux"
+	}
+	return p.OS
+}
+
+func (m *Manager) logPath(rec *Record) string {
+	switch rec.ResolvedLogDriver {
+	case "json-file":
+		return filepath.Join(m.dir(rec.ID), rec.ID+"-json.log")
+	case "local":
+		return filepath.Join(m.dir(rec.ID), "local-logs", "container.log")
+	}
+	return ""
+}
+
+func endpointsOf(n *Network) map[string]*network.EndpointSettings {
+	if n == nil {
+		return nil
+	}
+	return n.Endpoints
+}

@@ -1,0 +1,196 @@
+package container
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/gantry-containers/gantry/internal/shim"
+	"github.com/gantry-containers/gantry/internal/state"
+)
+
+// New reads the records of all containers. Nothing is looked at in the world
+// until Restore.
+func New(o Options) (*Manager, error) {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	m := &Manager{
+		opts:   o,
+		table:  state.NewTable[Record](o.DB, "containers"),
+		byID:   map[string]*Container{},
+		byName: map[string]string{},
+		execs:  map[string]*execution{},
+		probes: map[string]chan int{},
+		done:   make(chan struct{}),
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	records, err := m.table.All()
+	if err != nil {
+		// One record that cannot be read must not hide the others.
+		o.Log.Error("cannot read some containers", "error", err)
+	}
+	for id, rec := range records {
+		if rec.ID != id || rec.Config == nil || rec.HostConfig == nil {
+			o.Log.Error("a container's record is incomplete", "container", id)
+			continue
+		}
+		m.byName[rec.Name] = id
+		m.add(&Container{rec: *rec})
+	}
+	return m, nil
+}
+
+// VolumeUsers returns the containers that use each volume, by volume name.
+func (m *Manager) VolumeUsers() map[string][]string {
+	users := map[string][]string{}
+	for _, c := range m.all() {
+		rec := c.copy()
+		for _, mnt := range rec.Mounts {
+			if mnt.Type == mount.TypeVolume {
+				users[mnt.Name] = append(users[mnt.Name], rec.ID)
+			}
+		}
+	}
+	return users
+}
+
+// IDs returns the IDs of all containers.
+func (m *Manager) IDs() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string{}, m.ids...)
+}
+
+// Restore brings records and world together after a start of the daemon: what
+// runs is followed again, what ended meanwhile is recorded with its exit code,
+// what a crash left half done is finished, and what is to run after a boot is
+// started.
+func (m *Manager) Restore(ctx context.Context) error {
+	statuses, err := m.opts.Shim.List(ctx)
+	if err != nil {
+		return err
+	}
+	live := map[string]struct{}{}
+	for _, s := range statuses {
+		if s.ExecID == "" && s.Running {
+			live[s.ID] = struct{}{}
+		}
+	}
+	if err := m.opts.Networks.Restore(ctx, live); err != nil {
+		m.opts.Log.Error("cannot restore the networks", "error", err)
+	}
+	m.sweep(ctx)
+	m.reconcile(ctx, statuses)
+	go m.watch(m.ctx)
+	for _, c := range m.all() {
+		rec := c.copy()
+		switch {
+		case rec.running():
+		case rec.HostConfig.AutoRemove && rec.HasBeenStarted:
+			go m.Remove(context.WithoutCancel(ctx), rec.ID, RemoveOptions{Volumes: true})
+		case rec.startAfterBoot():
+			go m.startOnBoot(context.WithoutCancel(ctx), c)
+		}
+	}
+	return nil
+}
+
+func (m *Manager) startOnBoot(ctx context.Context, c *Container) {
+	c.op.Lock()
+	defer c.op.Unlock()
+	if err := m.start(ctx, c); err != nil {
+		m.opts.Log.Error("cannot start a container by its restart policy", "container", c.copy().ID, "error", err)
+	}
+}
+
+// sweep removes what a crash in the middle of a creation or removal left:
+// writable layers, and removals that were begun.
+func (m *Manager) sweep(ctx context.Context) {
+	ids, err := m.opts.Snapshots.Snapshots(ctx)
+	if err != nil {
+		m.opts.Log.Error("cannot list the writable layers", "error", err)
+		return
+	}
+	for _, id := range ids {
+		if !m.known(id) {
+			if err := m.opts.Snapshots.Remove(ctx, id); err != nil {
+				m.opts.Log.Error("cannot remove a writable layer nobody owns", "id", id, "error", err)
+			}
+		}
+	}
+	for _, c := range m.all() {
+		if s := c.copy().State.Status; s == api.StateRemoving || s == api.StateDead {
+			c.mu.Lock()
+			c.rec.State.Status = api.StateExited
+			c.mu.Unlock()
+			if err := m.Remove(ctx, c.copy().ID, RemoveOptions{Volumes: c.copy().HostConfig.AutoRemove}); err != nil {
+				m.opts.Log.Error("cannot finish a removal", "container", c.copy().ID, "error", err)
+			}
+		}
+	}
+}
+
+// reconcile compares the records with what the shim holds.
+func (m *Manager) reconcile(ctx context.Context, statuses []shim.Status) {
+	held := map[string]shim.Status{}
+	for _, s := range statuses {
+		if s.ExecID == "" {
+			held[s.ID] = s
+		}
+	}
+	for _, c := range m.all() {
+		rec := c.copy()
+		s, ok := held[rec.ID]
+		switch {
+		case ok && s.Running:
+			m.adopt(c, &rec, &s)
+		case ok && rec.running():
+			// Its exit comes as an event, with all that follows from it.
+		case !ok && rec.running():
+			m.lost(ctx, c)
+		}
+	}
+	for id, s := range held {
+		if !m.known(id) && s.Running {
+			m.opts.Log.Warn("the shim holds a container nobody knows; it is killed", "container", id)
+			m.opts.Shim.Signal(ctx, id, "", 9, true)
+		}
+	}
+}
+
+// adopt takes a running container over, also one whose start was not recorded.
+func (m *Manager) adopt(c *Container, rec *Record, s *shim.Status) {
+	c.mu.Lock()
+	if !c.rec.running() {
+		c.rec.State = State{Status: api.StateRunning}
+		c.rec.HasBeenStarted = true
+	}
+	c.rec.State.Pid, c.rec.State.StartedAt = s.Pid, s.StartedAt
+	watched := c.health != nil
+	c.mu.Unlock()
+	if err := m.saveState(c); err != nil {
+		m.opts.Log.Error("cannot record an adopted container", "container", rec.ID, "error", err)
+	}
+	if !watched {
+		m.startHealth(c)
+	}
+}
+
+// lost records the end of a container nobody saw end: the machine went down.
+func (m *Manager) lost(ctx context.Context, c *Container) {
+	m.exited(ctx, c, &shim.Status{
+		ID: c.copy().ID, ExitCode: unknownExit, ExitUnknown: true,
+		StartedAt: c.copy().State.StartedAt, ExitedAt: time.Now().UTC(),
+	})
+}
+
+// Close stops following the containers, which run on.
+func (m *Manager) Close() error {
+	m.stop()
+	<-m.done
+	return nil
+}

@@ -1,0 +1,278 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/ocispec"
+)
+
+// cgroupPath is where the container is below the root of every hierarchy.
+func (m *Manager) cgroupPath(rec *Record) string {
+	parent := rec.HostConfig.CgroupParent
+	if parent == "" {
+		parent = m.opts.Defaults.CgroupParent
+	}
+	if parent == "" {
+		parent = m.opts.Instance
+	}
+	return path.Join("/", parent, rec.ID)
+}
+
+func netNSPath(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }
+
+// spec makes the OCI configuration of a container that is about to start.
+func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox) (*specs.Spec, error) {
+	user, err := m.resolveUser(ctx, rec, rec.Config.User)
+	if err != nil {
+		return nil, err
+	}
+	in := &ocispec.Input{
+		ID:             rec.ID,
+		Args:           rec.argv(),
+		Config:         rec.Config,
+		HostConfig:     rec.HostConfig,
+		User:           *user,
+		Hostname:       rec.Config.Hostname,
+		OwnNetwork:     sandbox != nil && sandbox.NetNS != nil,
+		CgroupPath:     m.cgroupPath(rec),
+		SeccompProfile: m.opts.Defaults.SeccompProfile,
+		DefaultUlimits: m.opts.Defaults.Ulimits,
+	}
+	if init := rec.HostConfig.Init; init != nil && *init || init == nil && m.opts.Defaults.Init {
+		in.InitPath = m.opts.Defaults.InitPath
+	}
+	if err := m.joinNamespaces(rec, in); err != nil {
+		return nil, err
+	}
+	if err := m.writeFiles(rec, in, sandbox); err != nil {
+		return nil, err
+	}
+	for i := range rec.Mounts {
+		mnt, err := m.specMount(ctx, rec, &rec.Mounts[i])
+		if err != nil {
+			return nil, err
+		}
+		in.Mounts = append(in.Mounts, *mnt)
+	}
+	return ocispec.Build(in)
+}
+
+// joinNamespaces finds the namespaces of the containers this one shares some with.
+func (m *Manager) joinNamespaces(rec *Record, in *ocispec.Input) error {
+	for _, join := range []struct {
+		mode, kind string
+		path       *string
+	}{
+		{string(rec.HostConfig.PidMode), "pid", &in.PIDNamespace},
+		{string(rec.HostConfig.IpcMode), "ipc", &in.IPCNamespace},
+		{string(rec.HostConfig.NetworkMode), "net", &in.NetworkNamespace},
+	} {
+		name, ok := strings.CutPrefix(join.mode, "container:")
+		if !ok {
+			continue
+		}
+		other, err := m.lookup(name)
+		if err != nil {
+			return err
+		}
+		shared := other.copy()
+		if !shared.running() {
+			return errs.Conflict("cannot join %s namespace of container %s: it is not running", join.kind, shared.ID)
+		}
+		if join.kind == "ipc" {
+			if !shared.HostConfig.IpcMode.IsShareable() {
+				return errs.InvalidArgument("cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", shared.ID)
+			}
+			in.ShmPath = m.shmPath(shared.ID)
+		}
+		if join.kind == "net" {
+			in.Hostname = shared.Config.Hostname
+		}
+		*join.path = fmt.Sprintf("/proc/%d/ns/%s", shared.State.Pid, join.kind)
+	}
+	if rec.HostConfig.IpcMode.IsShareable() {
+		if err := m.mountShm(rec); err != nil {
+			return err
+		}
+		in.ShmPath = m.shmPath(rec.ID)
+	}
+	return nil
+}
+
+// shmPath is the /dev/shm that a container shares with others. It is the only
+// thing of a container that is mounted where the host sees it.
+func (m *Manager) shmPath(id string) string { return filepath.Join(m.opts.ExecRoot, "shm", id) }
+
+func (m *Manager) mountShm(rec *Record) error {
+	dir := m.shmPath(rec.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	m.unmountShm(rec.ID, false)
+	data := "mode=1777,size=" + strconv.FormatInt(rec.HostConfig.ShmSize, 10)
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
+		return fmt.Errorf("cannot mount the shared memory of container %s: %w", rec.Name, err)
+	}
+	return nil
+}
+
+func (m *Manager) unmountShm(id string, remove bool) {
+	dir := m.shmPath(id)
+	for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+	}
+	if remove {
+		os.Remove(dir)
+	}
+}
+
+// specMount makes sure the source of a mount is there now.
+func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount) (*ocispec.Mount, error) {
+	out := &ocispec.Mount{Type: mnt.Type, Source: mnt.Source, Destination: mnt.Destination, RW: mnt.RW, Propagation: mnt.Propagation}
+	switch mnt.Type {
+	case mount.TypeBind:
+		if err := provideBind(mnt); err != nil {
+			return nil, err
+		}
+		if o := mnt.Spec.BindOptions; o != nil {
+			out.Bind = *o
+		}
+	case mount.TypeVolume:
+		dir, err := m.opts.Volumes.Open(ctx, mnt.Name)
+		if err != nil {
+			return nil, err
+		}
+		out.Source = dir
+		if o := mnt.Spec.VolumeOptions; o != nil && o.Subpath != "" {
+			if out.Source, err = securejoin.SecureJoin(dir, o.Subpath); err != nil {
+				return nil, err
+			}
+			if _, err := os.Stat(out.Source); err != nil {
+				return nil, errs.InvalidArgument("cannot access path %s of volume %s: %w", o.Subpath, mnt.Name, err)
+			}
+		}
+	case mount.TypeTmpfs:
+		if o := mnt.Spec.TmpfsOptions; o != nil {
+			out.Tmpfs = *o
+		}
+	case mount.TypeImage:
+		stack, err := m.opts.Snapshots.View(ctx, mnt.Layers)
+		if err != nil {
+			return nil, err
+		}
+		out.Stack = stack
+	}
+	return out, nil
+}
+
+// userCache keeps the passwd and group files of images: most containers of an
+// image start with them unchanged.
+type userCache struct {
+	mu     sync.Mutex
+	images map[digest.Digest]userFiles
+}
+
+type userFiles struct{ passwd, group []byte }
+
+// maxUserFile bounds what is read of a passwd or group file.
+const maxUserFile = 10 << 20
+
+// resolveUser finds a user in the container's own files.
+func (m *Manager) resolveUser(ctx context.Context, rec *Record, name string) (*ocispec.User, error) {
+	files, err := m.userFiles(rec)
+	if err != nil {
+		return nil, err
+	}
+	return ocispec.ResolveUser(name, files.passwd, files.group, rec.HostConfig.GroupAdd)
+}
+
+func (m *Manager) userFiles(rec *Record) (userFiles, error) {
+	if !rec.HasBeenStarted {
+		// Nothing was written yet but what came with the image and its volumes.
+		m.users.mu.Lock()
+		files, ok := m.users.images[rec.ImageID]
+		m.users.mu.Unlock()
+		if ok {
+			return files, nil
+		}
+	}
+	t, err := m.open(rec, "/")
+	if err != nil {
+		return userFiles{}, err
+	}
+	defer t.root.Close()
+	files := userFiles{}
+	for _, f := range []struct {
+		name string
+		to   *[]byte
+	}{{"etc/passwd", &files.passwd}, {"etc/group", &files.group}} {
+		if *f.to, err = readInRoot(t.root, f.name); err != nil {
+			return userFiles{}, err
+		}
+	}
+	if !rec.HasBeenStarted {
+		m.users.mu.Lock()
+		defer m.users.mu.Unlock()
+		if m.users.images == nil || len(m.users.images) > 256 {
+			m.users.images = map[digest.Digest]userFiles{}
+		}
+		m.users.images[rec.ImageID] = files
+	}
+	return files, nil
+}
+
+// readInRoot reads a regular file of a root, following symlinks inside it. A
+// file that is not there is nil.
+func readInRoot(root *os.File, name string) ([]byte, error) {
+	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("cannot read /%s of the container: %w", name, err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(file, maxUserFile))
+}
+
+// execProcess makes the OCI process of an exec.
+func (m *Manager) execProcess(ctx context.Context, rec *Record, r *api.ExecCreateRequest) (*specs.Process, error) {
+	name := r.User
+	if name == "" {
+		name = rec.Config.User
+	}
+	user, err := m.resolveUser(ctx, rec, name)
+	if err != nil {
+		return nil, err
+	}
+	return ocispec.Exec(&ocispec.ExecInput{
+		Args: r.Cmd, Env: r.Env, WorkingDir: r.WorkingDir, Tty: r.Tty, Privileged: r.Privileged,
+		User: *user, Hostname: rec.Config.Hostname, Config: rec.Config, HostConfig: rec.HostConfig,
+		SeccompProfile: m.opts.Defaults.SeccompProfile,
+	})
+}
+
+func boxOf(size [2]uint) *specs.Box { return &specs.Box{Height: size[0], Width: size[1]} }

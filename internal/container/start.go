@@ -1,0 +1,202 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/trace"
+	"syscall"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/logs"
+	"github.com/gantry-containers/gantry/internal/shim"
+)
+
+// Start starts the container. A container that runs is errdefs.ErrNotModified;
+// a command that cannot be executed is ErrInvalidArgument, and the container's
+// exit code is then 127 (not found) or 126 (not executable).
+func (m *Manager) Start(ctx context.Context, ref string) error {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	c.mu.Lock()
+	c.rec.ManuallyStopped = false
+	c.backoff = 0
+	c.rec.RestartCount = 0
+	c.mu.Unlock()
+	return m.start(ctx, c)
+}
+
+// start is called with op held.
+func (m *Manager) start(ctx context.Context, c *Container) error {
+	rec := c.copy()
+	switch rec.State.Status {
+	case api.StateRunning:
+		return errs.NotModified("container %s is already running", rec.Name)
+	case api.StatePaused:
+		return errs.Conflict("cannot start a paused container, try unpause instead")
+	case api.StateRemoving, api.StateDead:
+		return errs.Conflict("container is marked for removal and cannot be started")
+	}
+	c.cancelRetry()
+	// The client may go away now; the container is started all the same.
+	ctx = context.WithoutCancel(ctx)
+	reply, sandbox, err := m.launch(ctx, c, &rec)
+	if err != nil {
+		return m.startFailed(ctx, c, err)
+	}
+	c.mu.Lock()
+	c.starts++
+	c.rec.HasBeenStarted = true
+	c.rec.Network = nil
+	if sandbox != nil {
+		c.rec.Network = &sandbox.Network
+	}
+	c.rec.State = State{Status: api.StateRunning, Pid: reply.Pid, StartedAt: reply.StartedAt}
+	c.mu.Unlock()
+	if err := m.saveState(c); err != nil {
+		m.opts.Log.Error("cannot record a started container", "container", rec.ID, "error", err)
+	}
+	m.publish(c, events.ActionStart)
+	m.startHealth(c)
+	return nil
+}
+
+// launch makes the network and the OCI spec, and has the shim fork.
+func (m *Manager) launch(ctx context.Context, c *Container, rec *Record) (*shim.StartReply, *Sandbox, error) {
+	defer trace.StartRegion(ctx, "container.launch").End()
+	sandbox, err := m.connect(ctx, rec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if sandbox != nil && sandbox.NetNS != nil {
+		defer sandbox.NetNS.Close()
+	}
+	request, err := m.startRequest(ctx, rec, sandbox)
+	if err != nil {
+		return nil, sandbox, err
+	}
+	region := trace.StartRegion(ctx, "shim.Start")
+	defer region.End()
+	if sandbox == nil {
+		reply, err := m.opts.Shim.Start(ctx, request, nil)
+		return reply, nil, err
+	}
+	reply, err := m.opts.Shim.Start(ctx, request, sandbox.NetNS)
+	return reply, sandbox, err
+}
+
+// connect gives the container its network, unless it uses one that is there.
+func (m *Manager) connect(ctx context.Context, rec *Record) (*Sandbox, error) {
+	mode := rec.HostConfig.NetworkMode
+	if mode.IsContainer() {
+		return nil, nil
+	}
+	defer trace.StartRegion(ctx, "network.Connect").End()
+	request := &NetworkRequest{
+		ContainerID: rec.ID,
+		Name:        rec.Name,
+		Hostname:    rec.Config.Hostname,
+		Mode:        mode,
+		Exposed:     rec.Config.ExposedPorts,
+		Bindings:    rec.HostConfig.PortBindings,
+		PublishAll:  rec.HostConfig.PublishAllPorts,
+		Endpoints:   rec.Endpoints,
+	}
+	if rec.Config.NetworkDisabled {
+		request.Mode = "none"
+	}
+	return m.opts.Networks.Connect(ctx, request)
+}
+
+func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbox) (*shim.StartRequest, error) {
+	region := trace.StartRegion(ctx, "ocispec.Build")
+	spec, err := m.spec(ctx, rec, sandbox)
+	region.End()
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := m.opts.Snapshots.Mounts(rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &shim.StartRequest{
+		ID:          rec.ID,
+		Spec:        encoded,
+		RootMounts:  mounts,
+		Bundle:      m.dir(rec.ID),
+		Terminal:    rec.Config.Tty,
+		OpenStdin:   rec.Config.OpenStdin,
+		StdinOnce:   rec.Config.StdinOnce,
+		ConsoleSize: rec.HostConfig.ConsoleSize,
+		Log:         m.logs(rec),
+		Ephemeral:   rec.HostConfig.AutoRemove,
+	}, nil
+}
+
+func (m *Manager) logs(rec *Record) logs.Config {
+	return logs.Config{
+		Driver: rec.ResolvedLogDriver,
+		Path:   m.logPath(rec),
+		Opts:   rec.ResolvedLogOpts,
+		Attrs:  logAttributes(rec),
+	}
+}
+
+// startFailed leaves the container as Docker does: exited (or still created)
+// with the reason, and removed when it was to be removed on exit.
+func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) error {
+	rec := c.copy()
+	code, cause := startExitCode(cause)
+	if err := m.opts.Networks.Disconnect(ctx, rec.ID); err != nil {
+		m.opts.Log.Error("cannot release the network of a container that did not start", "container", rec.ID, "error", err)
+	}
+	c.mu.Lock()
+	c.rec.Network = nil
+	c.rec.State.ExitCode = code
+	c.rec.State.Error = cause.Error()
+	if c.rec.State.Status == api.StateRestarting {
+		c.rec.State.Status = api.StateExited
+		c.rec.State.FinishedAt = time.Now().UTC()
+	}
+	if rec.HostConfig.AutoRemove {
+		c.rec.State.Status = api.StateExited
+	}
+	c.mu.Unlock()
+	c.wake(waitExit)
+	if rec.HostConfig.AutoRemove {
+		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
+			m.opts.Log.Error("cannot remove a container that did not start", "container", rec.ID, "error", err)
+		}
+		return cause
+	}
+	if err := m.saveState(c); err != nil {
+		m.opts.Log.Error("cannot record a container that did not start", "container", rec.ID, "error", err)
+	}
+	return cause
+}
+
+// startExitCode is the exit code of a container whose command could not be
+// executed, as shells number it, with the error in its class.
+func startExitCode(err error) (int, error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, shim.ErrNotFound):
+		return 127, errs.InvalidArgument("%w", err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR), errors.Is(err, shim.ErrNotExecutable):
+		return 126, errs.InvalidArgument("%w", err)
+	}
+	return 128, fmt.Errorf("cannot start the container: %w", err)
+}

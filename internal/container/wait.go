@@ -1,0 +1,79 @@
+package container
+
+import (
+	"context"
+
+	api "github.com/moby/moby/api/types/container"
+)
+
+type waitFor int
+
+const (
+	waitExit    waitFor = iota // the end of the present or next run
+	waitRemoved                // the end of the container
+)
+
+// waiter is someone who waits; its channel has room for the one answer.
+type waiter struct {
+	until waitFor
+	ch    chan api.WaitResponse
+}
+
+// Wait returns a channel that gets one answer when the condition holds. When
+// Wait returns, an exit from then on is not missed. The channel never gets an
+// answer once the context has ended.
+func (m *Manager) Wait(ctx context.Context, ref string, condition api.WaitCondition) (<-chan api.WaitResponse, error) {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return nil, err
+	}
+	w := &waiter{until: waitExit, ch: make(chan api.WaitResponse, 1)}
+	if condition == api.WaitConditionRemoved {
+		w.until = waitRemoved
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	notRunning := condition == "" || condition == api.WaitConditionNotRunning
+	if notRunning && !c.rec.running() && c.rec.State.Status != api.StateRestarting {
+		w.ch <- c.rec.waitResponse()
+		return w.ch, nil
+	}
+	c.waiters = append(c.waiters, w)
+	context.AfterFunc(ctx, func() { c.unwait(w) })
+	return w.ch, nil
+}
+
+func (c *Container) unwait(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.waiters {
+		if c.waiters[i] == w {
+			c.waiters = append(c.waiters[:i], c.waiters[i+1:]...)
+			return
+		}
+	}
+}
+
+// wake answers those who wait for this.
+func (c *Container) wake(what waitFor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := c.waiters[:0]
+	for _, w := range c.waiters {
+		if w.until == what {
+			w.ch <- c.rec.waitResponse()
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(c.waiters[len(kept):])
+	c.waiters = kept
+}
+
+func (r *Record) waitResponse() api.WaitResponse {
+	answer := api.WaitResponse{StatusCode: int64(r.State.ExitCode)}
+	if r.State.Error != "" {
+		answer.Error = &api.WaitExitError{Message: r.State.Error}
+	}
+	return answer
+}
