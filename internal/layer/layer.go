@@ -70,12 +70,12 @@ type Result struct {
 	Root bool
 }
 
-// reopen opens the directory of f again for reading, so that a descriptor
-// opened with O_PATH serves as well. The caller closes it.
-func reopen(f *os.File) (int, error) {
-	fd, err := openat(int(f.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+// reopen opens a directory again for reading, so that a descriptor opened with
+// O_PATH serves as well.
+func reopen(dirfd int) (int, error) {
+	fd, err := openat(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: f.Name(), Err: err}
+		return -1, &os.PathError{Op: "open", Path: "the root directory", Err: err}
 	}
 	return fd, nil
 }

@@ -103,7 +103,11 @@ type packer struct {
 type inode struct{ dev, ino uint64 }
 
 func newPacker(ctx context.Context, root *os.File, w io.Writer, opts *PackOptions) (*packer, error) {
-	fd, err := reopen(root)
+	return newPackerAt(ctx, int(root.Fd()), w, opts)
+}
+
+func newPackerAt(ctx context.Context, rootfd int, w io.Writer, opts *PackOptions) (*packer, error) {
+	fd, err := reopen(rootfd)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ type dir struct {
 // tree resolves the paths of an archive to directories beneath a root. A
 // symbolic link in the middle of a path is followed inside the root, as a
 // process that has the tree as its root would follow it, except that climbing
-// above the root is refused. It keeps the directories used last open.
+// above the root is refused unless clamp is set. It keeps the directories used last open.
 type tree struct {
 	root    *dir
 	real    map[string]*dir // by dir.path
@@ -41,6 +41,9 @@ type tree struct {
 	clock   uint64
 	// whiteouts makes a directory created over an overlay whiteout opaque.
 	whiteouts bool
+	// clamp lets a link climb above the root and stay there, as the kernel does
+	// for a running process, instead of refusing it.
+	clamp bool
 	umask     uint32
 }
 
@@ -153,6 +156,9 @@ func (t *tree) follow(d *dir, target string, create bool, links *int) (*dir, err
 			continue
 		case "..":
 			if d.path == "." {
+				if t.clamp {
+					continue
+				}
 				return nil, errEscape
 			}
 			noLinks := maxLinks // the path of a dir is free of them

@@ -28,6 +28,11 @@ func Unpack(ctx context.Context, root *os.File, r io.Reader, opts UnpackOptions)
 	if err != nil {
 		return Result{}, err
 	}
+	return u.unpack(r)
+}
+
+// unpack runs and closes u.
+func (u *unpacker) unpack(r io.Reader) (Result, error) {
 	defer u.close()
 	ahead := readAhead(r)
 	defer ahead.stop()
@@ -46,6 +51,7 @@ type unpacker struct {
 	opts     *UnpackOptions
 	tree     *tree
 	rootfd   int
+	prefix   string // where in the root the archive goes; "" is the root itself
 	umask    uint32
 	owner    Owner // what a new file belongs to
 	buf      []byte
@@ -54,7 +60,7 @@ type unpacker struct {
 }
 
 func newUnpacker(ctx context.Context, root *os.File, opts *UnpackOptions) (*unpacker, error) {
-	fd, err := reopen(root)
+	fd, err := reopen(int(root.Fd()))
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +144,7 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 		return fmt.Errorf("cannot unpack %s: %w", name, err)
 	}
 	parentName, base := path.Split(name)
-	parent, err := u.tree.lookup(path.Clean(parentName), true)
+	parent, err := u.tree.lookup(path.Join(u.prefix, path.Clean(parentName)), true)
 	if err != nil {
 		return u.explain(name, err)
 	}
@@ -332,7 +338,7 @@ func (u *unpacker) hardLink(parent *dir, base string, hdr *tar.Header) error {
 		return badEntry("the hard link %q has the target %q", hdr.Name, hdr.Linkname)
 	}
 	dirName, targetBase := path.Split(target)
-	from, err := u.tree.lookup(path.Clean(dirName), false)
+	from, err := u.tree.lookup(path.Join(u.prefix, path.Clean(dirName)), false)
 	if err == unix.ENOENT {
 		return badEntry("the hard link %q names %q, which the archive does not have", hdr.Name, hdr.Linkname)
 	}

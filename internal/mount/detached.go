@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -142,7 +141,7 @@ func (c *config) short(dir string) (string, error) {
 		return "", &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	c.held = append(c.held, fd)
-	return "/proc/thread-self/fd/" + strconv.Itoa(fd), nil
+	return fdPath(fd), nil
 }
 
 // explain adds what the kernel wrote into the context's message log, which is
