@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -15,38 +14,46 @@ import (
 	"github.com/gantry-containers/gantry/internal/network/rtnl"
 )
 
-// ensure makes the bridge and the table, once.
-func (m *Manager) ensure() error {
+// ensure makes the bridge and the table where they are missing, and returns the
+// index of the bridge. Somebody may have removed the bridge since the last time.
+func (m *Manager) ensure() (bridge int, err error) {
 	m.setup.Lock()
 	defer m.setup.Unlock()
 	if m.ready {
-		return nil
+		if index, err := m.link.Index(m.BridgeName()); err == nil && index == m.bridge {
+			return index, nil
+		}
 	}
 	if err := m.ensureBridge(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := m.rewrite(); err != nil {
-		return err
+		return 0, err
 	}
 	m.forwarding()
 	m.ready = true
-	return nil
+	return m.bridge, nil
 }
 
 // ensureBridge finds the bridge or makes it. It is called with setup held.
 func (m *Manager) ensureBridge() error {
-	m.mu.Lock()
-	addr, name := m.networks[bridgeNetwork].prefix(), m.BridgeName()
-	inUse := len(m.endpoints) > 0
-	m.mu.Unlock()
+	name := m.BridgeName()
 	index, err := m.link.Index(name)
-	if err == nil && !inUse && m.misconfigured(index, addr) {
+	if err == nil && !m.inUse() && m.misconfigured(index) {
 		// It is of another configuration, and nobody is on it.
 		if err := m.delLink(name); err != nil {
 			return err
 		}
 		err = unix.ENODEV
 	}
+	if errors.Is(err, unix.ENODEV) {
+		if err := m.settle(); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	addr := m.networks[bridgeNetwork].prefix()
+	m.mu.Unlock()
 	var b rtnl.Batch
 	if errors.Is(err, unix.ENODEV) {
 		b.AddBridge(rtnl.Link{Name: name, MAC: randomMAC(), MTU: m.MTU})
@@ -68,14 +75,50 @@ func (m *Manager) ensureBridge() error {
 	return nil
 }
 
+// inUse tells whether a container has an address on the bridge.
+func (m *Manager) inUse() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.addresses.taken) > 1 // that of the host
+}
+
+// settle makes sure, before the bridge is made, that its subnet is still free:
+// another engine may have chosen the same while neither had its bridge, or the
+// machine has moved to another network. A configured subnet is kept.
+func (m *Manager) settle() error {
+	if m.BridgeAddr.IsValid() || m.inUse() {
+		return nil
+	}
+	used, err := m.usedSubnets()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.networks[bridgeNetwork]
+	if free(old.prefix().Masked(), used) {
+		return nil
+	}
+	addr, err := m.chooseBridgeAddr(nil)
+	if err != nil {
+		return err
+	}
+	moved := *old
+	moved.setPrefix(addr)
+	m.addresses = newPool(addr)
+	return m.store(&moved)
+}
+
 // misconfigured tells whether the bridge has other IPv4 addresses than ours.
-func (m *Manager) misconfigured(index int, want netip.Prefix) bool {
+func (m *Manager) misconfigured(index int) bool {
 	addrs, err := m.link.Addrs()
 	if err != nil {
 		return false
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, a := range addrs {
-		if a.Index == index && a.Addr.Addr().Is4() && a.Addr != want {
+		if a.Index == index && a.Addr.Addr().Is4() && a.Addr != m.networks[bridgeNetwork].prefix() {
 			return true
 		}
 	}

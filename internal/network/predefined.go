@@ -52,7 +52,7 @@ func (m *Manager) predefine() error {
 		optDefault: "true", optICC: "true", optMasq: "true", optBinding: "0.0.0.0",
 		optName: m.BridgeName(), optMTU: strconv.Itoa(m.MTU),
 	}
-	b.IPAM.Config = []network.IPAMConfig{{Subnet: addr.Masked(), Gateway: addr.Addr()}}
+	b.setPrefix(addr)
 	return m.store(b)
 }
 
@@ -81,6 +81,10 @@ func (m *Manager) asConfigured(b *record) bool {
 func (r *record) prefix() netip.Prefix {
 	c := r.IPAM.Config[0]
 	return netip.PrefixFrom(c.Gateway, c.Subnet.Bits())
+}
+
+func (r *record) setPrefix(p netip.Prefix) {
+	r.IPAM.Config = []network.IPAMConfig{{Subnet: p.Masked(), Gateway: p.Addr()}}
 }
 
 // wholeBridgeAddr makes the first address the host's where only the subnet was

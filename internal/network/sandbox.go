@@ -134,16 +134,20 @@ func (m *Manager) enter(e *endpoint) error {
 // changes the kernel, so that a daemon killed at any point leaves nothing that
 // the next one does not know of.
 func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRequest) (*os.File, error) {
-	if err := m.ensure(); err != nil {
-		return nil, err
-	}
 	list, err := wishes(req, hasIPv6())
 	if err != nil {
 		return nil, err
 	}
-	s := m.spares.get()
+	if err := checkMAC(req.Endpoint); err != nil {
+		return nil, err
+	}
+	bridge, err := m.ensure()
+	if err != nil {
+		return nil, err
+	}
+	s := m.spares.get(bridge)
 	if s == nil {
-		if s, err = m.prepare(); err != nil {
+		if s, err = m.prepare(bridge); err != nil {
 			return nil, err
 		}
 	}
@@ -211,6 +215,20 @@ func (m *Manager) reserve(e *endpoint, req *ConnectRequest, list []wish) (err er
 		return err
 	}
 	m.endpoints[e.ContainerID] = e
+	return nil
+}
+
+// checkMAC refuses what cannot be the address of one machine.
+func checkMAC(s *network.EndpointSettings) error {
+	if s == nil || len(s.MacAddress) == 0 {
+		return nil
+	}
+	switch mac := net.HardwareAddr(s.MacAddress); {
+	case len(mac) != 6:
+		return errs.InvalidArgument("invalid MAC address %s: it must have 6 bytes", mac)
+	case mac[0]&1 != 0:
+		return errs.InvalidArgument("invalid MAC address %s: it is a multicast address", mac)
+	}
 	return nil
 }
 

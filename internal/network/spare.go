@@ -18,11 +18,12 @@ import (
 // Making one takes the kernel longer than all else that connecting a container
 // does, so that some are made ahead, see spares.
 type spare struct {
-	ns   *os.File
-	in   *rtnl.Conn // of the namespace
-	link string     // the host's end
-	port int        // index of the host's end
-	eth  int        // index of eth0 in the namespace
+	ns     *os.File
+	in     *rtnl.Conn // of the namespace
+	link   string     // the host's end
+	bridge int        // index of the bridge
+	port   int        // index of the host's end
+	eth    int        // index of eth0 in the namespace
 }
 
 // discard gives the namespace up; the kernel removes it and the link.
@@ -47,33 +48,19 @@ func isolated() (*os.File, error) {
 
 const loopback = 1 // the index of lo in every namespace
 
-// prepare makes a spare. It finds out when somebody has removed the bridge.
-func (m *Manager) prepare() (*spare, error) {
-	var err error
+// prepare makes a spare on the bridge of that index.
+func (m *Manager) prepare(bridge int) (s *spare, err error) {
 	for range 3 {
-		m.setup.Lock()
-		bridge := m.bridge
-		m.setup.Unlock()
-		var s *spare
-		if s, err = m.tryPrepare(bridge); err == nil {
-			return s, nil
-		}
-		if now, _ := m.link.Index(m.BridgeName()); now != bridge {
-			m.setup.Lock()
-			m.ready = false
-			m.setup.Unlock()
-			if err := m.ensure(); err != nil {
-				return nil, err
-			}
-		} else if !errors.Is(err, unix.EEXIST) { // of a link with the same random name
-			return nil, err
+		s, err = m.tryPrepare(bridge)
+		if !errors.Is(err, unix.EEXIST) { // of a link with the same random name
+			break
 		}
 	}
-	return nil, err
+	return s, err
 }
 
 func (m *Manager) tryPrepare(bridge int) (*spare, error) {
-	s := &spare{link: m.newLinkName()}
+	s := &spare{link: m.newLinkName(), bridge: bridge}
 	var err error
 	s.ns, err = netns.New(func() (err error) {
 		s.in, err = rtnl.Dial()
@@ -82,7 +69,7 @@ func (m *Manager) tryPrepare(bridge int) (*spare, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.attach(m.link, bridge, m.MTU); err != nil {
+	if err := s.attach(m.link, m.MTU); err != nil {
 		s.discard()
 		return nil, err
 	}
@@ -92,10 +79,10 @@ func (m *Manager) tryPrepare(bridge int) (*spare, error) {
 // attach makes the pair of links. The kernel cannot switch on the far end while
 // it makes the pair, and gives it an IPv6 address of its own when it is switched
 // on unless it was told before.
-func (s *spare) attach(host *rtnl.Conn, bridge, mtu int) (err error) {
+func (s *spare) attach(host *rtnl.Conn, mtu int) (err error) {
 	var pair rtnl.Batch
 	pair.AddVeth(
-		rtnl.Link{Name: s.link, MTU: mtu, Master: bridge, Up: true},
+		rtnl.Link{Name: s.link, MTU: mtu, Master: s.bridge, Up: true},
 		rtnl.Link{Name: "eth0", MTU: mtu, NetNS: int(s.ns.Fd())})
 	if err = host.Do(&pair); err != nil {
 		return err
@@ -127,13 +114,26 @@ func (m *Manager) assign(s *spare, addr netip.Prefix, gateway netip.Addr, mac ne
 	if err := s.in.Do(&in); err != nil {
 		return err
 	}
-	m.setup.Lock()
-	bridge := m.bridge
-	m.setup.Unlock()
 	var out rtnl.Batch
-	out.SetForwarding(s.port, mac)
-	out.SetNeighbour(bridge, addr.Addr(), mac)
-	return m.link.Do(&out)
+	out.SetNeighbour(s.bridge, addr.Addr(), mac)
+	if err := m.link.Do(&out); err != nil {
+		return err
+	}
+	return m.tellBridge(s.port, mac, time.Millisecond)
+}
+
+// tellBridge sets at which port of the bridge the address is. The bridge does
+// not take that for a port whose carrier it has not noticed yet; then it passes
+// nothing to it either, and is told later.
+func (m *Manager) tellBridge(port int, mac net.HardwareAddr, pause time.Duration) error {
+	var b rtnl.Batch
+	b.SetForwarding(port, mac)
+	err := m.link.Do(&b)
+	if errors.Is(err, unix.EPERM) && pause < time.Second {
+		time.AfterFunc(pause, func() { m.tellBridge(port, mac, 2*pause) })
+		return nil
+	}
+	return err
 }
 
 const (
@@ -157,14 +157,14 @@ type spares struct {
 	closed  bool
 }
 
-// get returns a spare that is whole, or nil.
-func (p *spares) get() *spare {
+// get returns a spare that is whole and on the bridge, or nil.
+func (p *spares) get(bridge int) *spare {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.list) > 0 {
 		s := p.list[len(p.list)-1]
 		p.list = p.list[:len(p.list)-1]
-		if port, err := p.m.link.Index(s.link); err == nil && port == s.port {
+		if port, err := p.m.link.Index(s.link); err == nil && port == s.port && s.bridge == bridge {
 			return s
 		}
 		s.discard()
@@ -190,7 +190,11 @@ func (p *spares) refill() {
 
 func (p *spares) fill() {
 	for p.wanting() {
-		s, err := p.m.prepare()
+		bridge, err := p.m.ensure()
+		if err != nil {
+			return
+		}
+		s, err := p.m.prepare(bridge)
 		if err != nil {
 			return // the next Connect meets the same and reports it
 		}

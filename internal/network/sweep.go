@@ -108,7 +108,8 @@ func (m *Manager) restoreTable(kept []*endpoint) error {
 	m.setup.Unlock()
 	for _, e := range kept {
 		if e.Network == bridgeNetwork {
-			return m.ensure()
+			_, err := m.ensure()
+			return err
 		}
 	}
 	return m.table.Delete()

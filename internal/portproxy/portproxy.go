@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,6 +78,11 @@ func (e *BindError) Error() string {
 }
 
 func (e *BindError) Unwrap() error { return e.Err }
+
+// Is gives the error its class.
+func (e *BindError) Is(target error) bool {
+	return target == errdefs.ErrConflict && e.InUse()
+}
 
 // InUse tells whether the port is somebody else's, so that another may be free.
 func (e *BindError) InUse() bool { return errors.Is(e.Err, unix.EADDRINUSE) }
