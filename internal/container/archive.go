@@ -168,13 +168,13 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	if !stat.Mode.IsDir() && stat.LinkTarget == "" {
 		return errs.InvalidArgument("extraction point is not a directory")
 	}
-	options := layer.UnpackPathOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
+	options := layer.PathOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
 	if o.CopyUIDGID && rec.Config.User != "" {
 		user, err := m.resolveUser(ctx, &rec, rec.Config.User)
 		if err != nil {
 			return err
 		}
-		options.Owner = &layer.Owner{UID: int(user.UID), GID: int(user.GID)}
+		options.Chown = &layer.Owner{UID: int(user.UID), GID: int(user.GID)}
 	}
 	plain, _, err := layer.Decompress(r)
 	if err != nil {
@@ -243,27 +243,25 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	if err := layer.Pack(ctx, root, w, layer.PackOptions{}); err != nil {
+	if err := layer.Pack(ctx, root, w, layer.PackOptions{OneFileSystem: true}); err != nil {
 		return err
 	}
 	m.publish(c, events.ActionExport)
 	return nil
 }
 
-// exportRoot is the root without what is mounted on it. The writable layer of a
-// running container must not be mounted a second time, so that its own mount is
-// cloned, which leaves out the mounts below it.
+// exportRoot is the root of the container. The writable layer of a running one
+// must not be mounted a second time, so that it is looked at where it is.
 func (m *Manager) exportRoot(c *Container) (*os.File, error) {
 	rec := c.copy()
 	if !rec.running() {
 		return m.detachedRoot(rec.ID)
 	}
-	path := "/proc/" + strconv.Itoa(rec.State.Pid) + "/root/"
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	t, err := m.open(&rec, "/")
 	if err != nil {
-		return nil, fmt.Errorf("cannot look into container %s: %w", rec.Name, err)
+		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return t.root, nil
 }
 
 // copyTree copies a directory of a root file system into a directory of the
@@ -285,5 +283,5 @@ func copyTree(ctx context.Context, root *os.File, from, to string) error {
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(layer.PackPath(ctx, root, from+"/.", w)) }()
 	defer r.Close()
-	return layer.UnpackPath(ctx, target, "/", r, layer.UnpackPathOptions{})
+	return layer.UnpackPath(ctx, target, "/", r, layer.PathOptions{})
 }

@@ -228,8 +228,9 @@ func (m *Manager) Counts() (running, paused, stopped int) {
 	return running, paused, stopped
 }
 
-// UsersOf returns the IDs of the containers made from an image.
-func (m *Manager) UsersOf(image digest.Digest) (ids []string, running bool) {
+// UsersOf returns the IDs of the containers that use an image, and of those of
+// them that run.
+func (m *Manager) UsersOf(image digest.Digest) (all, running []string) {
 	for _, c := range m.all() {
 		rec := c.copy()
 		uses := rec.ImageID == image
@@ -237,11 +238,26 @@ func (m *Manager) UsersOf(image digest.Digest) (ids []string, running bool) {
 			uses = uses || mnt.Type == mount.TypeImage && mnt.Name == image.String()
 		}
 		if uses {
-			ids = append(ids, rec.ID)
-			running = running || rec.running()
+			all = append(all, rec.ID)
+			if rec.running() {
+				running = append(running, rec.ID)
+			}
 		}
 	}
-	return ids, running
+	return all, running
+}
+
+// Layers returns the layers containers stand on, some more than once.
+func (m *Manager) Layers() []digest.Digest {
+	var layers []digest.Digest
+	for _, c := range m.all() {
+		rec := c.copy()
+		layers = append(layers, rec.Layers...)
+		for _, mnt := range rec.Mounts {
+			layers = append(layers, mnt.Layers...)
+		}
+	}
+	return layers
 }
 
 // Tty tells whether the container has a terminal, which decides the framing of

@@ -48,6 +48,7 @@ type Config struct {
 
 	BridgeAddr    netip.Prefix // address and subnet of the default bridge; zero picks a free one
 	MTU           int          // of the default bridge; 1500
+	SpareNetworks int          // prepared network namespaces kept while containers are started; 2
 	NetworkPrefix string       // start of names of interfaces and tables, at most 8 bytes; "" is Instance
 	DNS           []netip.Addr // for containers that name none; empty copies the host's
 	DNSSearch     []string
@@ -69,6 +70,7 @@ func (c *Config) Defaults() {
 	setDefault(&c.ShmSize, 64<<20)
 	setDefault(&c.IpcMode, container.IPCModePrivate)
 	setDefault(&c.MTU, 1500)
+	setDefault(&c.SpareNetworks, 2)
 	setDefault(&c.NetworkPrefix, c.Instance())
 }
 

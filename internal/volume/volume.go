@@ -194,7 +194,7 @@ func (m *Manager) describe(rec *Record) api.Volume {
 
 // List returns the volumes the filters choose, by name: name, driver, label,
 // dangling.
-func (m *Manager) List(ctx context.Context, f filter.Args) ([]api.Volume, error) {
+func (m *Manager) List(ctx context.Context, f filter.Args) (*api.ListResponse, error) {
 	if err := f.Validate("dangling", "driver", "label", "name"); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (m *Manager) List(ctx context.Context, f filter.Args) ([]api.Volume, error)
 		list = append(list, m.describe(rec))
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-	return list, nil
+	return &api.ListResponse{Volumes: list}, nil
 }
 
 // Remove deletes a volume and its data. One that is used is errdefs.ErrConflict;
@@ -298,10 +298,11 @@ func diskUsage(dir string) (size int64) {
 
 // Usage returns the size in bytes and the number of users of every volume.
 func (m *Manager) Usage(ctx context.Context) ([]api.Volume, error) {
-	list, err := m.List(ctx, nil)
+	all, err := m.List(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
+	list := all.Volumes
 	for i := range list {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
