@@ -38,7 +38,7 @@ func mergeFile(flags *pflag.FlagSet, path string, asked bool) error {
 	var conflicts []string
 	for _, key := range keys {
 		flag := flags.Lookup(flagOf(key))
-		if flag.Changed {
+		if flag.Changed && flag.Name != "add-runtime" { // runtimes of both places add up
 			if flag.Value.String() == "" || flag.Value.String() != asFlag(settings[key]) {
 				conflicts = append(conflicts, fmt.Sprintf("%s: (from flag: %s, from file: %v)", key, flag.Value, settings[key]))
 			}
