@@ -49,17 +49,17 @@ func (m *Manager) reconnect(ctx context.Context) {
 }
 
 func (m *Manager) handle(ctx context.Context, e shim.Event) {
-	c, err := m.lookup(e.ID)
+	c, err := m.lookup(e.Status.ID)
 	if err != nil {
 		// A container that is gone already; its exit interests nobody.
 		if e.Type == shim.EventExit {
-			m.opts.Shim.Forget(ctx, e.ID, e.ExecID)
+			m.opts.Shim.Forget(ctx, e.Status.ID, e.Status.ExecID)
 		}
 		return
 	}
 	switch e.Type {
 	case shim.EventExit:
-		if e.ExecID != "" {
+		if e.Status.ExecID != "" {
 			m.execExited(ctx, c, &e.Status)
 			return
 		}
@@ -69,8 +69,8 @@ func (m *Manager) handle(ctx context.Context, e shim.Event) {
 	case shim.EventOOM:
 		m.publish(c, events.ActionOOM)
 	case shim.EventDetach:
-		if e.ExecID != "" {
-			m.publish(c, events.ActionExecDetach, "execID", e.ExecID)
+		if e.Status.ExecID != "" {
+			m.publish(c, events.ActionExecDetach, "execID", e.Status.ExecID)
 		} else {
 			m.publish(c, events.ActionDetach)
 		}

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"runtime/trace"
-	"syscall"
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
+	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/shim"
 )
 
@@ -192,11 +191,12 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 // startExitCode is the exit code of a container whose command could not be
 // executed, as shells number it, with the error in its class.
 func startExitCode(err error) (int, error) {
+	var exec *ocirt.ExecError
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, shim.ErrNotFound):
+	case !errors.As(err, &exec):
+		return 128, fmt.Errorf("cannot start the container: %w", err)
+	case errors.Is(exec, ocirt.ErrNotFound):
 		return 127, errs.InvalidArgument("%w", err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR), errors.Is(err, shim.ErrNotExecutable):
-		return 126, errs.InvalidArgument("%w", err)
 	}
-	return 128, fmt.Errorf("cannot start the container: %w", err)
+	return 126, errs.InvalidArgument("%w", err)
 }
