@@ -103,6 +103,8 @@ type Exec struct {
 	// start time: it guards against a reused pid.
 	Pid       int
 	StartTime uint64
+	// ID is the container's; it names the session keyring to join.
+	ID string
 	// Spec is the container's specification, Process that of the new process.
 	Spec    *specs.Spec
 	Process *specs.Process

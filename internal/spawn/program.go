@@ -269,6 +269,9 @@ func (p *Program) Strs(list []string) Arg {
 // Addr is the number behind an address, for structures that contain one.
 func (a Arg) Addr() uintptr { return a.v }
 
+// Plus is the address n bytes further.
+func (a Arg) Plus(n int) Arg { return Arg{v: a.v + uintptr(n)} }
+
 // link replaces labels by step indexes.
 func (p *Program) link() {
 	for i := range p.steps {

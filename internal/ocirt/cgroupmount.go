@@ -1,0 +1,113 @@
+package ocirt
+
+import (
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/spawn"
+)
+
+// joinCgroup adds the steps by which the child enters its cgroup. In v1 it
+// writes itself to the tasks file of each hierarchy, which spares the kernel
+// the wait for everybody else that moving another process costs. The directory
+// returned, in v2, is for CLONE_INTO_CGROUP; "" when there is none.
+func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string) {
+	if c == nil {
+		return ""
+	}
+	for _, file := range c.ProcsFiles() {
+		if filepath.Base(file) == "cgroup.procs" && v2dir == "" && cgroup.Detect() != cgroup.Legacy {
+			v2dir = filepath.Dir(file)
+			continue
+		}
+		b.Doing("join", "cgroup "+filepath.Dir(file))
+		b.Sys(unix.SYS_OPENAT, spawn.Int(unix.AT_FDCWD), b.Str(file), spawn.Int(unix.O_WRONLY|unix.O_CLOEXEC)).Save(b.temp)
+		b.Sys(unix.SYS_WRITE, spawn.Val(b.temp), b.Str("0"), spawn.Int(1))
+		b.shut(b.temp)
+	}
+	return v2dir
+}
+
+// mountCgroup shows the container its cgroups. With v2 that is the file system
+// of that name; with v1 a tmpfs with one directory per hierarchy, as hosts have
+// it. These are copies of the container's own directory, which look exactly like
+// new mounts from inside its cgroup namespace and cost no superblock.
+func (b *builder) mountCgroup(p *mountPlan) error {
+	if cgroup.Detect() == cgroup.Unified || p.Type == "cgroup2" {
+		b.mountUnified(p)
+		return nil
+	}
+	readonly := p.set&unix.MOUNT_ATTR_RDONLY != 0
+	top := *p
+	top.Type, top.Source = "tmpfs", "cgroup"
+	top.set &^= unix.MOUNT_ATTR_RDONLY
+	top.data, top.super = []string{"mode=755"}, nil
+	b.newMount(&top)
+	b.moveTo(top.src(), spawn.Val(b.temp))
+	b.shut(b.temp)
+	if b.cgroup != nil {
+		for _, file := range b.cgroup.ProcsFiles() {
+			b.mountHierarchy(&top, filepath.Dir(file), readonly)
+		}
+	}
+	if readonly {
+		b.setattr(top.src(), false, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if p.propagation != 0 {
+		b.setattr(top.src(), true, unix.MountAttr{Propagation: p.propagation})
+	}
+	return nil
+}
+
+// mountHierarchy shows one directory of the container's cgroup.
+func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) {
+	name := filepath.Base(strings.TrimSuffix(dir, b.cgroup.Path()))
+	b.Doing("mount", "cgroup "+name, "on", filepath.Join(top.Destination, name))
+	mnt, target := b.NewReg(), b.NewReg()
+	b.Sys(unix.SYS_MKDIRAT, top.src(), b.Str(name), spawn.Int(0o755))
+	b.Sys(unix.SYS_OPENAT, top.src(), b.Str(name), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(target)
+	b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(dir), spawn.Int(openTreeFlags(false))).Save(mnt)
+	attrs := top.set
+	if readonly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	b.setattr(spawn.Val(mnt), false, unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE})
+	b.moveTo(spawn.Val(mnt), spawn.Val(target))
+	b.shut(target)
+	b.shut(mnt)
+	if strings.Contains(name, ",") {
+		for part := range strings.SplitSeq(name, ",") {
+			b.Sys(unix.SYS_SYMLINKAT, b.Str(name), top.src(), b.Str(part)).Ignore(unix.EEXIST)
+		}
+	}
+}
+
+// mountUnified mounts cgroup v2. In a user namespace without a cgroup namespace
+// of its own that is forbidden; then the host's is shown.
+func (b *builder) mountUnified(p *mountPlan) {
+	fs := b.NewReg()
+	p.source = b.NewReg()
+	fallback, made := b.NewLabel(), b.NewLabel()
+	b.target(p.Destination, true)
+	b.Sys(unix.SYS_FSOPEN, b.Str("cgroup2"), spawn.Int(unix.FSOPEN_CLOEXEC)).Save(fs)
+	b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_CMD_CREATE), spawn.Int(0), spawn.Int(0), spawn.Int(0)).Else(fallback, unix.EPERM, unix.EBUSY)
+	b.Sys(unix.SYS_FSMOUNT, spawn.Val(fs), spawn.Int(unix.FSMOUNT_CLOEXEC), spawn.Uint(p.set|p.recSet)).Save(p.source)
+	b.Jump(made)
+	b.Mark(fallback)
+	dir := "/sys/fs/cgroup"
+	if b.cgroup != nil {
+		dir = filepath.Dir(b.cgroup.ProcsFiles()[len(b.cgroup.ProcsFiles())-1])
+	}
+	b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(dir), spawn.Int(openTreeFlags(false))).Save(p.source)
+	b.setattr(spawn.Val(p.source), false, unix.MountAttr{Attr_set: p.set | p.recSet, Propagation: unix.MS_PRIVATE})
+	b.Mark(made)
+	b.shut(fs)
+	b.moveTo(spawn.Val(p.source), spawn.Val(b.temp))
+	b.shut(b.temp)
+	if p.propagation != 0 {
+		b.setattr(p.src(), p.propagateRecursive, unix.MountAttr{Propagation: p.propagation})
+	}
+}

@@ -1,0 +1,107 @@
+package ocirt
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/spawn"
+)
+
+// StepError is a step of the program that failed. It reads as a sentence:
+// "cannot mount proc on /proc: permission denied".
+type StepError struct {
+	Step  string // "mount proc on /proc"
+	Errno syscall.Errno
+	Hint  string // what is probably the reason; may be ""
+}
+
+func (e *StepError) Error() string {
+	s := fmt.Sprintf("cannot %s: %v", e.Step, e.Errno)
+	if e.Hint != "" {
+		s += " (" + e.Hint + ")"
+	}
+	return s
+}
+
+// Unwrap gives the errno, so that errors.Is(err, fs.ErrPermission) works.
+func (e *StepError) Unwrap() error { return e.Errno }
+
+// Classes of ExecError, for errors.Is.
+var (
+	// ErrNotFound: there is no such program. Shells and docker exit with 127.
+	ErrNotFound = errors.New("executable file not found")
+	// ErrNotExecutable: it is there and cannot be executed. They exit with 126.
+	ErrNotExecutable = errors.New("file is not executable")
+)
+
+// ExecError says why the program of a container could not be executed. It is
+// ErrNotFound or ErrNotExecutable.
+type ExecError struct {
+	Path  string // as the specification names it: Process.Args[0]
+	Errno syscall.Errno
+	// Searched says that Path has no slash and was looked for in $PATH.
+	Searched bool
+	// Exists and Dir say what is at Path.
+	Exists, Dir bool
+}
+
+func (e *ExecError) Error() string {
+	switch {
+	case e.Errno == unix.ENOENT && e.Searched:
+		return fmt.Sprintf("exec: %q: executable file not found in $PATH", e.Path)
+	case e.Errno == unix.ENOENT && e.Exists:
+		return fmt.Sprintf("exec %s: no such file or directory (its interpreter or loader is missing)", e.Path)
+	case e.Errno == unix.ENOENT || e.Errno == unix.ENOTDIR:
+		return fmt.Sprintf("exec: %q: stat %s: %v", e.Path, e.Path, e.Errno)
+	case e.Errno == unix.EACCES && e.Dir:
+		return fmt.Sprintf("exec: %q: is a directory", e.Path)
+	case e.Errno == unix.ENOEXEC:
+		return fmt.Sprintf("exec %s: exec format error", e.Path)
+	}
+	return fmt.Sprintf("exec: %q: %v", e.Path, e.Errno)
+}
+
+// Is makes the classes work.
+func (e *ExecError) Is(target error) bool {
+	missing := e.Errno == unix.ENOENT || e.Errno == unix.ENOTDIR && !e.Exists
+	return target == ErrNotFound && missing || target == ErrNotExecutable && !missing
+}
+
+// Unwrap gives the errno.
+func (e *ExecError) Unwrap() error { return e.Errno }
+
+// explain turns an error of package spawn into one of this package.
+func (b *builder) explain(err error) error {
+	var dead *spawn.DeathError
+	if errors.As(err, &dead) && dead.Status.Signaled() && dead.Status.Signal() == unix.SIGKILL {
+		return fmt.Errorf("%w; is the memory limit too low?", err)
+	}
+	var e *spawn.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	if b.execFrom > 0 && e.Step >= b.execFrom && e.Step < b.execTo {
+		mode := e.Regs(b.execMode)
+		return &ExecError{
+			Path:     b.process.Args[0],
+			Errno:    e.Errno,
+			Searched: b.searched,
+			Exists:   mode != 0,
+			Dir:      mode&unix.S_IFMT == unix.S_IFDIR,
+		}
+	}
+	return &StepError{Step: e.Doing, Errno: e.Errno, Hint: b.hint(e)}
+}
+
+func (b *builder) hint(e *spawn.Error) string {
+	switch {
+	case e.Errno == unix.EPERM && len(e.Doing) > 10 && e.Doing[:10] == "set rlimit":
+		return "raising a limit needs CAP_SYS_RESOURCE"
+	case e.Errno == unix.EXDEV && e.Step >= 0:
+		return "the path leads out of the container's root"
+	}
+	return ""
+}

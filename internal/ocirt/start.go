@@ -1,0 +1,225 @@
+package ocirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/spawn"
+)
+
+// Start starts a container. It returns when its process has called execve or,
+// with StartFIFO, when it waits for Release. The hooks that come before that
+// have been run; Poststart and Poststop are the caller's, with RunHooks.
+//
+// On an error nothing is left: no process, no mount, and no cgroup that Start
+// made. The errors are *StepError, *ExecError, *HookError, or of the classes of
+// errdefs when the specification is at fault.
+func Start(ctx context.Context, c *Container) (*Process, error) {
+	if err := checkSpec(c); err != nil {
+		return nil, err
+	}
+	cg, made, err := containerCgroup(c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, c, cg)
+	if err != nil && made {
+		_ = cg.Delete()
+	}
+	return p, err
+}
+
+func checkSpec(c *Container) error {
+	if c.Spec == nil || c.Spec.Linux == nil {
+		return errs.InvalidArgument("the specification is not one of a Linux container")
+	}
+	if c.Spec.Linux.IntelRdt != nil {
+		if _, err := os.Stat("/sys/fs/resctrl/schemata"); err != nil {
+			return errs.NotImplemented("cannot apply intelRdt: no resctrl filesystem is mounted")
+		}
+	}
+	return checkProcess(c.Spec.Process)
+}
+
+// containerCgroup is the cgroup to start in, and whether it was made for that.
+func containerCgroup(c *Container) (cg *cgroup.Cgroup, made bool, err error) {
+	if c.Cgroup != nil {
+		return c.Cgroup, false, nil
+	}
+	path := c.Spec.Linux.CgroupsPath
+	if path == "" {
+		path = "/" + c.ID
+	}
+	cg = cgroup.New(path)
+	if err := cg.Create(c.Spec.Linux.Resources); err != nil {
+		return nil, false, err
+	}
+	return cg, true, nil
+}
+
+func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, err error) {
+	b := newBuilder(c.Spec, c.Spec.Process, c.ExtraFiles)
+	defer b.close()
+	b.id, b.bundle, b.cgroup = c.ID, c.Bundle, cg
+	if b.ns, err = parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS); err != nil {
+		return nil, err
+	}
+	if err := b.checkNamespaces(); err != nil {
+		return nil, err
+	}
+	dir, err := b.compile(c)
+	if err != nil {
+		return nil, err
+	}
+	return b.run(ctx, b.ns.cloneFlags(), dir)
+}
+
+// checkNamespaces refuses what would change the host.
+func (b *builder) checkNamespaces() error {
+	l := b.spec.Linux
+	if !b.ns.has(unix.CLONE_NEWNS) {
+		return errs.InvalidArgument("a container needs a mount namespace of its own: its mounts would be the host's")
+	}
+	fresh := b.ns.fresh&unix.CLONE_NEWUSER != 0
+	if fresh && (len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0) {
+		return errs.InvalidArgument("a new user namespace needs user and group mappings")
+	}
+	if !b.ns.has(unix.CLONE_NEWUSER) && (len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0) {
+		return errs.InvalidArgument("user and group mappings need a user namespace")
+	}
+	return nil
+}
+
+// compile adds the whole life of the child, in order. It returns the directory
+// to be born in, for cgroup v2.
+func (b *builder) compile(c *Container) (cgroupDir string, err error) {
+	root, err := b.openRoot(c)
+	if err != nil {
+		return "", err
+	}
+	b.files = append(b.files, root)
+	b.home = homeOf(root, b.process)
+
+	cgroupDir = b.joinCgroup(b.cgroup)
+	b.copyAt = b.NewReg()
+	if err := b.early(); err != nil {
+		return "", err
+	}
+	if err := b.enterNamespaces(); err != nil {
+		return "", err
+	}
+	b.joinKeyring(c.NoNewKeyring)
+	if err := b.passStreams(c.Stdin, c.Stdout, c.Stderr); err != nil {
+		return "", err
+	}
+	if err := b.setNames(); err != nil {
+		return "", err
+	}
+	if err := b.setUpRoot(c, root); err != nil {
+		return "", err
+	}
+	if err := b.passFIFO(c.StartFIFO); err != nil {
+		return "", err
+	}
+	b.enterAsRoot()
+	if c.StartFIFO == "" && len(b.hooks().StartContainer) > 0 {
+		b.Doing("wait", "for hooks")
+		b.Barrier(eventStartHooks)
+	}
+	if err := b.finish(); err != nil {
+		return "", err
+	}
+	if c.StartFIFO != "" {
+		b.lookUp()
+		b.waitFIFO()
+	}
+	b.execute()
+	return cgroupDir, nil
+}
+
+// run forks and makes a Process of what comes out.
+func (b *builder) run(ctx context.Context, flags uint64, cgroupDir string) (*Process, error) {
+	attr := &spawn.Attr{
+		Flags:   flags,
+		Keep:    b.keep,
+		Floor:   b.floor,
+		Barrier: func(child *spawn.Child, event int) error { return b.answer(ctx, child, event) },
+	}
+	if cgroupDir != "" {
+		dir, err := os.OpenFile(cgroupDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("cannot join cgroup: %w", err)
+		}
+		defer dir.Close()
+		attr.Cgroup = dir
+	}
+	child, err := b.Start(ctx, attr)
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	p := &Process{Pid: child.Pid, PidFD: child.PidFD, Cgroup: b.cgroup}
+	if b.process != nil && b.process.Terminal && len(child.Files) > 0 {
+		p.Console = child.Files[0]
+	}
+	if p.StartTime, err = startTime(child.Pid); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+		return nil, b.abandon(p, err)
+	}
+	return p, nil
+}
+
+// abandon ends a process that was started but cannot be returned.
+func (b *builder) abandon(p *Process, err error) error {
+	_ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0)
+	_, _ = unix.Wait4(p.Pid, nil, 0, nil)
+	p.PidFD.Close()
+	if p.Console != nil {
+		p.Console.Close()
+	}
+	return err
+}
+
+// passFIFO opens the start FIFO. Read and write, so that it neither blocks nor
+// ends; and before the root changes, so that its path is the host's.
+func (b *builder) passFIFO(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the start FIFO: %w", err)
+	}
+	b.fifo, err = b.own(f)
+	return err
+}
+
+func (b *builder) waitFIFO() {
+	b.Doing("wait", "for start")
+	b.Detach()
+	b.Sys(unix.SYS_READ, b.fifo, b.Space(8), spawn.Int(1))
+}
+
+// Release lets a process that waits at a StartFIFO go on, and execute its
+// program. The caller has run the StartContainer hooks (RunContainerHooks)
+// before. The error is ErrFailedPrecondition-like (errdefs.ErrConflict) when
+// nobody waits: the container was started before, or is gone.
+func Release(fifo string) error {
+	f, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return errs.Conflict("cannot start the container: nothing waits at %s", filepath.Base(fifo))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start the container: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte{0}); err != nil {
+		return fmt.Errorf("cannot start the container: %w", err)
+	}
+	return nil
+}
