@@ -17,6 +17,8 @@ type ahead struct {
 	err   error         // why it ended; valid once full is closed
 	cur   []byte
 	whole []byte // the buffer cur is a part of
+	total int64  // bytes given out
+	ended bool   // Read has returned the end
 }
 
 func readAhead(r io.Reader) *ahead {
@@ -70,12 +72,14 @@ func (a *ahead) Read(p []byte) (int, error) {
 		}
 		buf, ok := <-a.full
 		if !ok {
+			a.ended = true
 			return 0, a.err
 		}
 		a.cur, a.whole = buf, buf
 	}
 	n := copy(p, a.cur)
 	a.cur = a.cur[n:]
+	a.total += int64(n)
 	return n, nil
 }
 

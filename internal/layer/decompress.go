@@ -56,6 +56,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	if err != nil && err != io.EOF {
 		return nil, None, err
 	}
+	err = nil // shorter than a magic number: nothing packed
 	kind := Detect(head)
 	var out io.ReadCloser
 	switch kind {

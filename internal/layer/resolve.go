@@ -2,10 +2,10 @@ package layer
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -212,24 +212,24 @@ func fileMode(mode uint32) fs.FileMode {
 
 // OpenIn opens a path inside root, as a process would whose root it is, and
 // returns it for reading: for /etc/passwd and the like. A regular file or
-// directory only, so that opening never waits. Fails with ErrNotFound.
+// directory only, so that opening never waits and touches no device. Fails with
+// ErrNotFound.
 func OpenIn(root *os.File, p string) (*os.File, error) {
-	fd, err := openIn(int(root.Fd()), path.Join("/", p), unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := openIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
 	if err != nil {
 		return nil, pathError(p, err)
 	}
+	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
 		return nil, pathError(p, err)
 	}
 	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFDIR {
-		unix.Close(fd)
 		return nil, errs.InvalidArgument("%s is neither a file nor a directory", p)
 	}
-	if err := unix.SetNonblock(fd, false); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("cannot open %s: %w", p, err)
+	readable, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, pathError(p, err)
 	}
-	return os.NewFile(uintptr(fd), p), nil
+	return os.NewFile(uintptr(readable), p), nil
 }

@@ -39,11 +39,18 @@ func (u *unpacker) unpack(r io.Reader) (Result, error) {
 	if err := u.run(ahead); err != nil {
 		return u.result, err
 	}
+	// The tar reader takes an archive cut off in the padding between entries for
+	// a whole one that lacks the end marker, which some tools do not write.
+	if ahead.ended && ahead.total%tarBlock != 0 {
+		return u.result, archiveError(io.ErrUnexpectedEOF)
+	}
 	if err := ahead.drain(); err != nil {
 		return u.result, archiveError(err)
 	}
 	return u.result, nil
 }
+
+const tarBlock = 512
 
 // unpacker is one run of Unpack.
 type unpacker struct {
