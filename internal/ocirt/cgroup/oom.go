@@ -36,11 +36,12 @@ func oomKills(dir string, v2 bool) (uint64, error) {
 
 // OOMWatcher tells when the OOM killer strikes in a cgroup.
 type OOMWatcher struct {
-	dir  string
-	v2   bool
-	fd   *os.File // eventfd on v1, inotify on v2
-	last uint64
-	once sync.Once
+	dir   string
+	v2    bool
+	fd    *os.File // eventfd on v1, inotify on v2
+	last  uint64   // kills that were told
+	heard bool     // an event has come
+	once  sync.Once
 }
 
 // OOM starts to watch the cgroup. The caller closes the watcher. The error is
@@ -52,7 +53,9 @@ func (c *Cgroup) OOM() (*OOMWatcher, error) {
 	}
 	watch := oomEventfd
 	if v2 {
-		watch = func(dir string) (*os.File, error) { return watchFile(filepath.Join(dir, "memory.events")) }
+		watch = func(dir string) (*os.File, error) {
+			return watchFile(filepath.Join(dir, "memory.events"), filepath.Join(dir, "cgroup.events"))
+		}
 	}
 	fd, err := watch(dir)
 	if err != nil {
@@ -66,14 +69,18 @@ func (c *Cgroup) OOM() (*OOMWatcher, error) {
 }
 
 // Wait blocks until processes were killed since the watch began or the last Wait
-// and says how many. The error is io.EOF when the cgroup is gone, and
-// os.ErrClosed after Close. One goroutine at a time may wait; it costs no thread.
+// and says how many. The error is io.EOF when the cgroup is gone (on v2 also when
+// its last process has ended: v2 does not tell of the removal), and os.ErrClosed
+// after Close. One goroutine at a time may wait; it costs no thread.
 func (w *OOMWatcher) Wait() (kills uint64, err error) {
 	// v1 notifies before it kills, and then no more: after an event the count is
 	// looked at for a while even if no other event comes.
 	const first, longest = time.Millisecond, time.Second
 	again := longest
 	for {
+		if kills, err := w.look(); kills > 0 || err != nil {
+			return kills, err
+		}
 		var deadline time.Time
 		if again < longest {
 			deadline = time.Now().Add(again)
@@ -83,24 +90,37 @@ func (w *OOMWatcher) Wait() (kills uint64, err error) {
 		}
 		switch err := drain(w.fd); {
 		case err == nil:
-			again = first
+			again, w.heard = first, true
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			again *= 2
 		default:
 			return 0, err
 		}
-		n, err := oomKills(w.dir, w.v2)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+	}
+}
+
+// look compares the count with the last one. Before the first event there is
+// nothing to see, and a cgroup nobody has entered yet is not at its end.
+func (w *OOMWatcher) look() (kills uint64, err error) {
+	if !w.heard {
+		return 0, nil
+	}
+	n, err := oomKills(w.dir, w.v2)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
+	case n > w.last:
+		kills, w.last = n-w.last, n
+		return kills, nil
+	}
+	if w.v2 {
+		if m, err := readFlat(filepath.Join(w.dir, "cgroup.events")); err != nil || m["populated"] == 0 {
 			return 0, io.EOF
 		}
-		if err != nil {
-			return 0, err
-		}
-		if n > w.last {
-			kills, w.last = n-w.last, n
-			return kills, nil
-		}
 	}
+	return 0, nil
 }
 
 // Close ends the watch and wakes who waits.
@@ -137,15 +157,17 @@ func oomEventfd(dir string) (*os.File, error) {
 }
 
 // watchFile returns an inotify descriptor that becomes readable when the kernel
-// changes a v2 events file or removes it.
-func watchFile(path string) (*os.File, error) {
+// changes one of some v2 events files.
+func watchFile(paths ...string) (*os.File, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY|unix.IN_DELETE_SELF); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
+	for _, path := range paths {
+		if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY); err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
 	}
-	return os.NewFile(uintptr(fd), "inotify "+path), nil
+	return os.NewFile(uintptr(fd), "inotify "+paths[0]), nil
 }

@@ -1,0 +1,123 @@
+// Command init is the first process of a test machine: it mounts what a Linux
+// program expects, runs the programs of the job, reports how they ended on the
+// serial console and powers the machine off.
+//
+// It must not know what it runs, and it is started by package vm alone.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/test/vm/job"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "init: this is the first process of a test machine; it is no use here")
+		os.Exit(2)
+	}
+	code := run()
+	fmt.Printf("\n%s %d\n", job.Done, code)
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Println("init: cannot power off:", err)
+	}
+	select {}
+}
+
+// run does the job and returns the exit code of the first program that failed.
+func run() int {
+	b, err := os.ReadFile(job.Path)
+	if err != nil {
+		fmt.Println("init:", err)
+		return 125
+	}
+	var j job.Job
+	if err := json.Unmarshal(b, &j); err != nil {
+		fmt.Println("init:", err)
+		return 125
+	}
+	if err := mounts(j.CgroupV1); err != nil {
+		fmt.Println("init:", err)
+		return 125
+	}
+	for _, m := range j.Modules {
+		if err := load(m); err != nil {
+			fmt.Printf("init: cannot load the module %s: %v\n", m, err)
+			return 125
+		}
+	}
+	for _, args := range j.Commands {
+		if code := command(args, j.Env); code != 0 {
+			return code
+		}
+	}
+	return 0
+}
+
+func command(args, env []string) int {
+	fmt.Printf("init: %s\n", strings.Join(args, " "))
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	cmd.Env = append([]string{"PATH=/bin:/sbin", "HOME=/root", "TMPDIR=/tmp"}, env...)
+	cmd.Dir = "/tmp"
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.Exited():
+		return exit.ExitCode()
+	}
+	fmt.Println("init:", err)
+	return 125
+}
+
+// mounts makes the file systems. With v1 each controller the kernel has gets a
+// hierarchy; without, there is one v2 hierarchy.
+func mounts(v1 bool) error {
+	type mount struct{ fstype, target, data string }
+	list := []mount{
+		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""},
+		{"devpts", "/dev/pts", "ptmxmode=0666"}, {"tmpfs", "/dev/shm", ""},
+		{"mqueue", "/dev/mqueue", ""}, {"tmpfs", "/run", ""},
+		{"bpf", "/sys/fs/bpf", ""}, {"tmpfs", "/tmp", "mode=1777"},
+	}
+	if v1 {
+		list = append(list, mount{"tmpfs", "/sys/fs/cgroup", "mode=755"})
+		for _, c := range strings.Fields("cpu,cpuacct cpuset memory devices freezer blkio pids hugetlb net_cls,net_prio") {
+			list = append(list, mount{"cgroup", "/sys/fs/cgroup/" + c, c})
+		}
+	} else {
+		list = append(list, mount{"cgroup2", "/sys/fs/cgroup", ""})
+	}
+	for _, m := range list {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.fstype, m.target, m.fstype, 0, m.data); err != nil {
+			return fmt.Errorf("cannot mount %s on %s: %w", m.fstype, m.target, err)
+		}
+	}
+	return os.MkdirAll("/root", 0o700)
+}
+
+// load inserts one kernel module file of the initial file system.
+func load(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}

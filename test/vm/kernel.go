@@ -1,0 +1,164 @@
+package vm
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// kernel is an unpacked Debian kernel package.
+type kernel struct {
+	image string // the file to boot
+	tree  string // where the package was unpacked
+	dir   string // its lib/modules/VERSION
+}
+
+// findKernel unpacks Debian's cloud kernel into the user's cache, unless it is
+// there already.
+func findKernel() (*kernel, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "gantry-test-vm")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	// One test process fetches, the others wait for it.
+	lock, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	tree := filepath.Join(cache, "kernel")
+	if k, err := openKernel(tree); err == nil {
+		return k, nil
+	}
+	if err := fetchKernel(cache, tree); err != nil {
+		return nil, err
+	}
+	return openKernel(tree)
+}
+
+func openKernel(tree string) (*kernel, error) {
+	images, _ := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
+	if len(images) == 0 {
+		return nil, errors.New("the kernel package holds no vmlinuz")
+	}
+	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	k := &kernel{image: images[0], tree: tree, dir: filepath.Join(tree, "lib", "modules", version)}
+	if _, err := os.Stat(k.dir); err != nil { // merged /usr
+		k.dir = filepath.Join(tree, "usr", "lib", "modules", version)
+	}
+	return k, nil
+}
+
+// fetchKernel downloads the package the meta package names and unpacks it.
+func fetchKernel(cache, tree string) error {
+	const meta = "linux-image-cloud-amd64"
+	out, err := exec.Command("apt-cache", "depends", meta).Output()
+	if err != nil {
+		return fmt.Errorf("cannot ask apt-cache for %s: %w", meta, err)
+	}
+	pkg := ""
+	for line := range strings.Lines(string(out)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
+			pkg = name
+			break
+		}
+	}
+	if pkg == "" {
+		return fmt.Errorf("apt-cache knows no package %s", meta)
+	}
+	tmp, err := os.MkdirTemp(cache, "fetch")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	get := exec.Command("apt-get", "download", "-q", pkg)
+	get.Dir = tmp
+	if b, err := get.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot download %s: %w: %s", pkg, err, strings.TrimSpace(string(b)))
+	}
+	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if len(debs) != 1 {
+		return fmt.Errorf("apt-get brought %d files for %s", len(debs), pkg)
+	}
+	unpacked := filepath.Join(tmp, "tree")
+	if b, err := exec.Command("dpkg-deb", "-x", debs[0], unpacked).CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot unpack %s: %w: %s", pkg, err, strings.TrimSpace(string(b)))
+	}
+	if err := os.RemoveAll(tree); err != nil {
+		return err
+	}
+	return os.Rename(unpacked, tree)
+}
+
+// modules lists the files of the named modules after those they depend on. What
+// is built into the kernel needs no file.
+func (k *kernel) modules(names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	if _, err := os.Stat(filepath.Join(k.dir, "modules.dep")); err != nil {
+		// The package leaves this to its installation.
+		version := filepath.Base(k.dir)
+		if b, err := exec.Command("depmod", "-b", k.tree, version).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("cannot run depmod: %w: %s", err, strings.TrimSpace(string(b)))
+		}
+	}
+	deps, err := readDeps(filepath.Join(k.dir, "modules.dep"))
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	seen := map[string]bool{}
+	for _, name := range names {
+		for path, needs := range deps {
+			if moduleName(path) != moduleName(name) {
+				continue
+			}
+			// modules.dep lists what a module needs with the deepest last.
+			order := []string{path}
+			order = append(order, needs...)
+			for i := len(order) - 1; i >= 0; i-- {
+				if !seen[order[i]] {
+					seen[order[i]] = true
+					files = append(files, filepath.Join(k.dir, order[i]))
+				}
+			}
+		}
+	}
+	return files, nil
+}
+
+func moduleName(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// readDeps reads modules.dep(5).
+func readDeps(path string) (map[string][]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	deps := map[string][]string{}
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		if mod, needs, ok := strings.Cut(sc.Text(), ":"); ok {
+			deps[mod] = strings.Fields(needs)
+		}
+	}
+	return deps, sc.Err()
+}

@@ -1,0 +1,177 @@
+// Package vm boots a small virtual machine with a kernel of its own and runs
+// test programs in it: for what the kernel of the host is not, such as one with
+// cgroup v2.
+//
+// It owns the machine from the first instruction to power off. The kernel is
+// Debian's cloud image, fetched by apt-get once and kept in the user's cache; the
+// machine has no disk and no network, only an initial file system with the
+// programs. Without hardware virtualization a boot takes some ten seconds.
+//
+// It must not know what the programs test.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantry-containers/gantry/test/vm/job"
+)
+
+// Config is one machine.
+type Config struct {
+	// Binaries are files of the host, by their absolute path in the machine. They
+	// must be static.
+	Binaries map[string]string
+	// Commands run one after the other until one fails. Without any, Args is the
+	// only one.
+	Commands [][]string
+	Args     []string
+	Env      []string
+	Files    map[string][]byte // by absolute path
+	Modules  []string          // kernel modules to load, with what they depend on: "overlay"
+	CgroupV1 bool              // v1 hierarchies instead of v2
+	MemoryMB int               // 512 when 0
+	Timeout  time.Duration     // 3 minutes when 0
+}
+
+// Result is how a machine ended.
+type Result struct {
+	Output   string // the console, from the first process on
+	ExitCode int    // of the first command that failed, else 0
+}
+
+// Run boots a machine and returns when it has powered off. It skips the test
+// with a reason where no machine can be had, and fails it when the machine does
+// not finish. The exit code is the caller's to judge.
+func Run(t *testing.T, cfg Config) Result {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a virtual machine: left out of short runs")
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the test machine is made for amd64 only")
+	}
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Skip("qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")
+	}
+	kernel, err := findKernel()
+	if err != nil {
+		t.Skipf("no kernel for the test machine: %v", err)
+	}
+	j := job.Job{Commands: cfg.Commands, Env: cfg.Env, CgroupV1: cfg.CgroupV1}
+	if len(j.Commands) == 0 {
+		j.Commands = [][]string{cfg.Args}
+	}
+	files := map[string]file{"/init": {path: Build(t, "github.com/gantry-containers/gantry/test/vm/init")}}
+	for name, path := range cfg.Binaries {
+		files[name] = file{path: path}
+	}
+	for name, data := range cfg.Files {
+		files[name] = file{data: data}
+	}
+	mods, err := kernel.modules(cfg.Modules)
+	if err != nil {
+		t.Skipf("no kernel for the test machine: %v", err)
+	}
+	for _, m := range mods {
+		name := "/modules/" + filepath.Base(m)
+		files[name] = file{path: m}
+		j.Modules = append(j.Modules, name)
+	}
+	b, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[job.Path] = file{data: b}
+	initrd := filepath.Join(t.TempDir(), "initrd")
+	if err := writeCPIO(initrd, files); err != nil {
+		t.Fatal(err)
+	}
+	return boot(t, cfg, qemu, kernel.image, initrd)
+}
+
+// Build compiles a static program and returns the file.
+func Build(t *testing.T, pkg string) string {
+	t.Helper()
+	return goTool(t, "build", pkg)
+}
+
+// BuildTest compiles the tests of a package into a static program.
+func BuildTest(t *testing.T, pkg string) string {
+	t.Helper()
+	return goTool(t, "test", "-c", pkg)
+}
+
+func goTool(t *testing.T, args ...string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "program")
+	pkg := args[len(args)-1]
+	args = append(args[:len(args)-1:len(args)-1], "-ldflags=-s -w", "-o", out, pkg)
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build %s: %v\n%s", pkg, err, b)
+	}
+	return out
+}
+
+func boot(t *testing.T, cfg Config, qemu, image, initrd string) Result {
+	t.Helper()
+	mb, timeout := cfg.MemoryMB, cfg.Timeout
+	if mb == 0 {
+		mb = 512
+	}
+	if timeout == 0 {
+		timeout = 3 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	// Always by emulation: nested KVM is there on some machines and broken on
+	// half of those.
+	cmd := exec.CommandContext(ctx, qemu,
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", strconv.Itoa(mb),
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
+		"-kernel", image, "-initrd", initrd,
+		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off tsc=reliable")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	text := strings.ReplaceAll(out.String(), "\r", "")
+	code, ok := exitCode(text)
+	if !ok {
+		t.Fatalf("the test machine did not finish (%v):\n%s", err, tail(text, 8000))
+	}
+	if _, after, found := strings.Cut(text, "init: "); found {
+		text = "init: " + after
+	}
+	return Result{Output: text, ExitCode: code}
+}
+
+func exitCode(console string) (int, bool) {
+	i := strings.LastIndex(console, job.Done)
+	if i < 0 {
+		return 0, false
+	}
+	var code int
+	_, err := fmt.Sscan(console[i+len(job.Done):], &code)
+	return code, err == nil
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
