@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
@@ -157,7 +159,7 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 		return nil, err
 	}
 	if err = m.ends.PutVolatile(e.ContainerID, e); err == nil {
-		err = m.bring(ctx, e, s)
+		err = m.bring(ctx, e, s, list)
 	}
 	if err != nil {
 		s.discard()
@@ -170,7 +172,7 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 }
 
 // bring makes the prepared namespace that of the endpoint.
-func (m *Manager) bring(ctx context.Context, e *endpoint, s *spare) error {
+func (m *Manager) bring(ctx context.Context, e *endpoint, s *spare, list []wish) error {
 	mac, err := net.ParseMAC(e.MAC)
 	if err != nil {
 		return errs.InvalidArgument("invalid MAC address %q: %w", e.MAC, err)
@@ -184,10 +186,32 @@ func (m *Manager) bring(ctx context.Context, e *endpoint, s *spare) error {
 	if len(e.Mappings) == 0 {
 		return nil
 	}
-	if err := m.setPorts(ctx, e.ContainerID, e.Mappings); err != nil {
+	if err := m.holdPorts(ctx, e, list); err != nil {
 		return err
 	}
 	return m.addPorts(e)
+}
+
+// holdPorts has the shim listen. A port we chose may have been taken since by
+// another program: then others are chosen.
+func (m *Manager) holdPorts(ctx context.Context, e *endpoint, list []wish) error {
+	for tries := 3; ; tries-- {
+		err := m.setPorts(ctx, e.ContainerID, e.Mappings)
+		if err == nil || tries == 0 || !errors.Is(err, errdefs.ErrConflict) || !slices.ContainsFunc(list, wish.dynamic) {
+			return err
+		}
+		m.mu.Lock()
+		m.ports.release(e.ContainerID, e.Mappings)
+		e.Mappings = nil
+		err = m.allocate(e, list)
+		m.mu.Unlock()
+		if err == nil {
+			err = m.ends.PutVolatile(e.ContainerID, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // reserve gives the endpoint its address and ports, and enters it.
@@ -279,6 +303,10 @@ func (m *Manager) tearDown(ctx context.Context, e *endpoint) error {
 	if len(e.Mappings) > 0 {
 		err1 = m.setPorts(ctx, e.ContainerID, nil)
 		err2 = m.removePorts(e)
+	}
+	if slices.ContainsFunc(e.Mappings, func(p portproxy.Mapping) bool { return p.Proto == "udp" }) {
+		// A client that keeps sending would be led to the old address for ever.
+		err2 = errors.Join(err2, m.table.ForgetFlows(e.IP))
 	}
 	if e.Link != "" {
 		m.sweeper.add(e.Link)

@@ -138,7 +138,7 @@ func (m *Manager) tellBridge(port int, mac net.HardwareAddr, pause time.Duration
 
 const (
 	// refillDelay lets the start that took a spare have the processors.
-	refillDelay = 25 * time.Millisecond
+	refillDelay = 15 * time.Millisecond
 	// spareLife is how long after the last start spares are kept: an idle
 	// engine holds nothing.
 	spareLife = 30 * time.Second
@@ -152,8 +152,9 @@ type spares struct {
 
 	mu      sync.Mutex // guards what follows
 	list    []*spare
-	filling *time.Timer
-	expiry  *time.Timer
+	filling *time.Timer // runs fill
+	waiting bool        // filling is set
+	expiry  *time.Timer // runs expire
 	closed  bool
 }
 
@@ -182,13 +183,20 @@ func (p *spares) refill() {
 	if p.filling == nil {
 		p.filling = time.AfterFunc(refillDelay, p.fill)
 		p.expiry = time.AfterFunc(spareLife, p.expire)
+		p.waiting = true
 		return
 	}
-	p.filling.Reset(refillDelay)
 	p.expiry.Reset(spareLife)
+	if !p.waiting {
+		p.waiting = true
+		p.filling.Reset(refillDelay)
+	}
 }
 
 func (p *spares) fill() {
+	p.mu.Lock()
+	p.waiting = false
+	p.mu.Unlock()
 	for p.wanting() {
 		bridge, err := p.m.ensure()
 		if err != nil {

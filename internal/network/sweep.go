@@ -32,11 +32,25 @@ func (s *sweeper) add(link string) {
 	s.links = append(s.links, link)
 	switch {
 	case s.stopped:
+		return
 	case s.timer == nil:
 		s.timer = time.AfterFunc(sweepDelay, s.sweep)
 	default:
 		s.timer.Reset(sweepDelay)
 	}
+	go s.cutOff(link)
+}
+
+// cutOff ends the traffic of the link at once, which costs next to nothing. But
+// not even for that should a caller wait for others who configure the network.
+func (s *sweeper) cutOff(link string) {
+	port, err := s.m.link.Index(link)
+	if err != nil {
+		return // gone already
+	}
+	var b rtnl.Batch
+	b.DisablePort(port)
+	s.m.link.Do(&b) // if it fails, sweep does more
 }
 
 func (s *sweeper) sweep() {

@@ -135,8 +135,45 @@ func TestAddressMoves(t *testing.T) {
 			t.Fatalf("address %s, then %s", first.ip, c.ip)
 		}
 		serve(t, c.NetNS, 81)
-		if got, err := askFor(nil, "tcp", c.ip.String()+":81", 500*time.Millisecond); err != nil {
+		if got, err := askFor(nil, "tcp", c.ip.String()+":81", 5*time.Second); err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
 	}
+}
+
+// A client of a UDP port that never stops sending, as a resolver or a phone
+// does, must reach the container that has the port now.
+func TestUDPFlowMoves(t *testing.T) {
+	out := outside(t)
+	h := newHost(t, Options{})
+	first := h.run(t, "one", "5353:53/udp")
+	serve(t, first.NetNS, 53)
+	var client net.Conn
+	err := netns.Do(out, func() (err error) {
+		client, err = net.Dial("udp", "192.0.2.1:5353")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	asks := func() error {
+		client.SetDeadline(time.Now().Add(50 * time.Millisecond))
+		client.Write([]byte("x"))
+		_, err := client.Read(make([]byte, 100))
+		return err
+	}
+	if err := asks(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Disconnect(t.Context(), first.id); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, "in the way") // of the old address
+	second := h.run(t, "one", "5353:53/udp")
+	serve(t, second.NetNS, 53)
+	if second.ip == first.ip {
+		t.Fatal("the address did not change")
+	}
+	eventually(t, asks)
 }

@@ -160,6 +160,17 @@ func (b *Batch) SetForwarding(port int, mac net.HardwareAddr) {
 	b.shut()
 }
 
+// DisablePort asks the bridge to pass nothing to its port or from it.
+func (b *Batch) DisablePort(port int) {
+	const brportState, disabled = 1, 0 // IFLA_BRPORT_STATE of linux/if_link.h, BR_STATE_DISABLED of linux/if_bridge.h
+	b.open("disable a port of the bridge", unix.RTM_SETLINK, 0)
+	put(b, &unix.IfInfomsg{Family: unix.AF_BRIDGE, Index: int32(port)})
+	info := b.nest(unix.IFLA_PROTINFO)
+	b.bytes(brportState, []byte{disabled})
+	b.end(info)
+	b.shut()
+}
+
 func family(a netip.Addr) uint8 {
 	if a.Is4() {
 		return unix.AF_INET
