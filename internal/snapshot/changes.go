@@ -38,7 +38,7 @@ func (o *overlay) Changes(ctx context.Context, id string) ([]Change, error) {
 // a complete tree; otherwise it is the upper directory of an overlay mount.
 func compare(ctx context.Context, upper, lower *os.File, whole bool) ([]Change, error) {
 	c := comparer{ctx: ctx, whole: whole}
-	if err := c.dir("/", int(upper.Fd()), int(lower.Fd())); err != nil {
+	if err := c.dir("/", int(upper.Fd()), int(lower.Fd()), whole); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(c.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
@@ -56,8 +56,10 @@ func (c *comparer) add(kind Kind, path string) {
 	c.changes = append(c.changes, Change{kind, path})
 }
 
-// dir compares one directory; lower is -1 when there is none below.
-func (c *comparer) dir(full string, upper, lower int) error {
+// dir compares one directory; lower is -1 when there is none below. With hides,
+// what lower has is not seen through upper: overlayfs marks only the topmost
+// directory that does so.
+func (c *comparer) dir(full string, upper, lower int, hides bool) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
@@ -65,12 +67,13 @@ func (c *comparer) dir(full string, upper, lower int) error {
 	if err != nil {
 		return err
 	}
+	hides = hides || full != "/" && isOpaque(upper)
 	for _, name := range list {
-		if err := c.entry(path.Join(full, name), name, upper, lower); err != nil {
+		if err := c.entry(path.Join(full, name), name, upper, lower, hides); err != nil {
 			return err
 		}
 	}
-	if lower < 0 || !c.whole && (full == "/" || !isOpaque(upper)) {
+	if lower < 0 || !hides {
 		return nil
 	}
 	hidden, err := names(lower)
@@ -85,7 +88,7 @@ func (c *comparer) dir(full string, upper, lower int) error {
 	return nil
 }
 
-func (c *comparer) entry(full, name string, upper, lower int) error {
+func (c *comparer) entry(full, name string, upper, lower int, hides bool) error {
 	st, err := lstatat(upper, name)
 	if err == unix.ENOENT {
 		return nil // of a running container
@@ -130,7 +133,7 @@ func (c *comparer) entry(full, name string, upper, lower int) error {
 		return nil
 	}
 	before := len(c.changes)
-	if err := c.subdir(full, name, upper, lower); err != nil {
+	if err := c.subdir(full, name, upper, lower, hides); err != nil {
 		return err
 	}
 	if below && len(c.changes) > before {
@@ -139,7 +142,7 @@ func (c *comparer) entry(full, name string, upper, lower int) error {
 	return nil
 }
 
-func (c *comparer) subdir(full, name string, upper, lower int) error {
+func (c *comparer) subdir(full, name string, upper, lower int, hides bool) error {
 	fd, err := openDir(upper, name)
 	if err == unix.ENOENT {
 		return nil
@@ -155,7 +158,7 @@ func (c *comparer) subdir(full, name string, upper, lower int) error {
 		}
 		defer unix.Close(lowerFD)
 	}
-	return c.dir(full, fd, lowerFD)
+	return c.dir(full, fd, lowerFD, hides)
 }
 
 func isOpaque(dirfd int) bool {
