@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
 	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
@@ -40,11 +41,12 @@ type builder struct {
 	home    string // $HOME for the process when it has none
 	cgroup  *cgroup.Cgroup
 
-	extra   []*os.File
-	streams []stream
-	slave   spawn.Reg // the process's end of the terminal
-	entered spawn.Reg // 1 when the working directory was entered as root
-	fifo    spawn.Arg
+	extra    []*os.File
+	streams  []stream
+	slave    spawn.Reg // the process's end of the terminal
+	entered  spawn.Reg // 1 when the working directory was entered as root
+	fifo     spawn.Arg
+	listener *seccomp.Program // when the filter has one
 
 	execPath         string // instead of Process.Args[0]
 	execFrom, execTo int    // the steps that look for the program and execute it

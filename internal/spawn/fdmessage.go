@@ -17,6 +17,7 @@ type fdMessage struct {
 const (
 	eventFile   = 0xff // the byte that comes with a descriptor
 	eventDetach = 0xfe
+	eventOffer  = 0xfd // a descriptor will be in page.offer
 )
 
 func newFDMessage(mem *arena) *fdMessage {

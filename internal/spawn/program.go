@@ -32,16 +32,18 @@ func Val(r Reg) Arg { return Arg{v: uintptr(r), reg: true} }
 
 // Pseudo system calls of the interpreter, above any real number.
 const (
-	opJump    = 1<<16 + iota // jump to the label
-	opFail                   // fail with errno a0
-	opEqual                  // errno 0 when a0 == a1, otherwise EDOM
-	opByte                   // errno 0 when the byte at a0 is a1, otherwise a2
-	opPoke32                 // store a1 at address a0
-	opPeek16                 // the 16 bits at address a0, masked with a1
-	opMove                   // a0 as the result
-	opBarrier                // tell the parent event a0 and wait for it
-	opFork                   // clone with CLONE_PARENT; the old process ends
-	opMkpath                 // make the path described at a0 exist
+	opJump     = 1<<16 + iota // jump to the label
+	opFail                    // fail with errno a0
+	opEqual                   // errno 0 when a0 == a1, otherwise EDOM
+	opByte                    // errno 0 when the byte at a0 is a1, otherwise a2
+	opPoke32                  // store a1 at address a0
+	opPeek16                  // the 16 bits at address a0, masked with a1
+	opMove                    // a0 as the result
+	opBarrier                 // tell the parent event a0 and wait for it
+	opAnnounce                // send the parent the byte at a0
+	opOffer                   // let the parent take descriptor a0 and wait for that
+	opFork                    // clone with CLONE_PARENT; the old process ends
+	opMkpath                  // make the path described at a0 exist
 )
 
 const (
@@ -77,6 +79,8 @@ type Program struct {
 	mem    arena
 	nregs  int
 	cmsg   *fdMessage
+	// offered is the event of the descriptor that is offered.
+	offered int
 }
 
 // sentence says what steps are for: "cannot VERB A PREP B: errno".
@@ -231,6 +235,18 @@ func (p *Program) SendFD(fd Arg) Step {
 	}
 	p.Poke32(Arg{v: p.cmsg.fdAddr}, fd)
 	return p.Sys(unix.SYS_SENDMSG, Arg{v: sockArg}, Arg{v: p.cmsg.hdr}, Int(unix.MSG_NOSIGNAL))
+}
+
+// Offer lets the parent take the descriptor that the call added by sys returns,
+// and waits until it has: as SendFD, but without a system call after that one,
+// which may be the one that installs a seccomp filter. Barrier is called with
+// event once the descriptor is in Child.Files.
+func (p *Program) Offer(event int, sys func() Step) {
+	fd := p.NewReg()
+	p.offered = event
+	p.Sys(opAnnounce, p.Bytes([]byte{eventOffer}))
+	sys().Save(fd)
+	p.Sys(opOffer, Val(fd))
 }
 
 // Mkpath makes path exist below the directory root, as a directory or else as

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -14,6 +15,8 @@ type page struct {
 	step  int32 // the child is at this step
 	errno int32 // and failed there with this; 0 while it runs
 	pid   int64 // of the process made by opFork, in the pid namespace of the parent
+	offer int64 // a descriptor the parent is to take, plus one
+	taken int64 // 1 when it has
 	regs  [maxRegs]int64
 }
 
@@ -118,6 +121,15 @@ func call(c *code, st *step) (uintptr, syscall.Errno) {
 		return uintptr(*(*uint16)(pointer(a[0]))) & a[1], 0
 	case opBarrier:
 		return 0, barrier(c, a[0])
+	case opAnnounce:
+		_, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, c.sock, a[0], 1, unix.MSG_NOSIGNAL, 0, 0)
+		return 0, e
+	case opOffer:
+		// No system call is made: a filter may just have forbidden all of them.
+		atomic.StoreInt64(&c.page.offer, int64(a[0])+1)
+		for atomic.LoadInt64(&c.page.taken) == 0 {
+		}
+		return 0, 0
 	case opFork:
 		return 0, fork(c)
 	case opMkpath:

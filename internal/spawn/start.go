@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -290,6 +291,15 @@ func (p *Program) follow(c *Child, a *Attr, sock int) error {
 				return err
 			}
 			continue
+		case eventOffer:
+			if err := c.take(sock); err != nil {
+				return err
+			}
+			if err := a.Barrier(c, p.offered); err != nil {
+				return err
+			}
+			atomic.StoreInt64(&c.page.taken, 1)
+			continue
 		case eventDetach:
 			if _, err := unix.Write(sock, buf[:]); err != nil {
 				return errGone
@@ -316,6 +326,32 @@ func (c *Child) receive(oob []byte) error {
 		}
 	}
 	return errors.New("cannot receive a descriptor from a new process")
+}
+
+// take waits until the child offers a descriptor, which is a matter of
+// microseconds, and takes it.
+func (c *Child) take(sock int) error {
+	for atomic.LoadInt64(&c.page.offer) == 0 {
+		fds := []unix.PollFd{{Fd: int32(sock), Events: unix.POLLIN | unix.POLLRDHUP}}
+		if n, err := unix.Ppoll(fds, &unix.Timespec{Nsec: 50_000}, nil); err == nil && n > 0 {
+			return errGone
+		}
+	}
+	pidfd := int(c.PidFD.Fd())
+	if c.page.pid != 0 {
+		fd, err := unix.PidfdOpen(int(c.page.pid), 0)
+		if err != nil {
+			return errGone
+		}
+		defer unix.Close(fd)
+		pidfd = fd
+	}
+	fd, err := unix.PidfdGetfd(pidfd, int(atomic.LoadInt64(&c.page.offer))-1, 0)
+	if err != nil {
+		return fmt.Errorf("cannot take a descriptor from a new process: %w", err)
+	}
+	c.Files = append(c.Files, os.NewFile(uintptr(fd), "from child"))
+	return nil
 }
 
 // ended looks at a child whose end of the socket is closed: nil when it is at
