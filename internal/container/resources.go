@@ -1,8 +1,8 @@
 package container
 
 import (
+	"fmt"
 	"runtime"
-	"slices"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -77,47 +77,34 @@ func validateCPU(r *api.Resources) error {
 }
 
 func dropUnsupported(r *api.Resources) (warnings []string) {
-	have := cgroup.Controllers()
-	lacks := func(controllers ...string) bool {
-		for _, c := range controllers {
-			if slices.Contains(have, c) {
-				return false
-			}
-		}
-		return true
-	}
-	warn := func(s string) { warnings = append(warnings, s) }
-	if lacks("memory") && (r.Memory > 0 || r.MemoryReservation > 0 || r.MemorySwappiness != nil) {
-		warn("Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.")
-		r.Memory, r.MemorySwap, r.MemoryReservation, r.MemorySwappiness = 0, 0, 0, nil
-	}
-	if cgroup.Detect() == cgroup.Unified {
-		if r.MemorySwappiness != nil {
-			warn("Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
-			r.MemorySwappiness = nil
-		}
-		if r.OomKillDisable != nil && *r.OomKillDisable {
-			warn("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
-			r.OomKillDisable = nil
+	can := cgroup.Supported()
+	// drop says what was asked for in vain, and takes it out.
+	drop := func(asked, supported bool, warning string, clear func()) {
+		if asked && !supported {
+			warnings = append(warnings, warning)
+			clear()
 		}
 	}
-	if lacks("pids") && r.PidsLimit != nil && *r.PidsLimit > 0 {
-		warn("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.")
-		r.PidsLimit = nil
-	}
-	if lacks("cpu") && (r.CPUShares > 0 || r.CPUPeriod != 0 || r.CPUQuota != 0 || r.NanoCPUs > 0) {
-		warn("Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.")
-		r.CPUShares, r.CPUPeriod, r.CPUQuota, r.NanoCPUs = 0, 0, 0, 0
-	}
-	if lacks("cpuset") && (r.CpusetCpus != "" || r.CpusetMems != "") {
-		warn("Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.")
-		r.CpusetCpus, r.CpusetMems = "", ""
-	}
-	if lacks("blkio", "io") && (r.BlkioWeight > 0 || len(r.BlkioWeightDevice)+len(r.BlkioDeviceReadBps)+len(r.BlkioDeviceWriteBps)+
-		len(r.BlkioDeviceReadIOps)+len(r.BlkioDeviceWriteIOps) > 0) {
-		warn("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
-		r.BlkioWeight, r.BlkioWeightDevice = 0, nil
-		r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = nil, nil, nil, nil
-	}
+	const gone = "Your kernel does not support %s or the cgroup is not mounted. %s discarded."
+	text := func(what, thing string) string { return fmt.Sprintf(gone, what, thing) }
+	drop(r.Memory > 0, can.Memory, text("memory limit capabilities", "Limitation"), func() { r.Memory, r.MemorySwap = 0, -1 })
+	drop(r.Memory > 0 && r.MemorySwap > 0, can.Swap,
+		"Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+		func() { r.MemorySwap = -1 })
+	drop(r.MemoryReservation > 0, can.Reservation, text("memory soft limit capabilities", "Limitation"), func() { r.MemoryReservation = 0 })
+	drop(r.MemorySwappiness != nil, can.Swappiness, text("memory swappiness capabilities", "Memory swappiness"), func() { r.MemorySwappiness = nil })
+	drop(r.OomKillDisable != nil && *r.OomKillDisable, can.OOMKillDisable,
+		"Your kernel does not support OomKillDisable. OomKillDisable discarded.", func() { r.OomKillDisable = nil })
+	drop(r.PidsLimit != nil && *r.PidsLimit > 0, can.Pids, text("PIDs limit capabilities", "PIDs limit"), func() { r.PidsLimit = nil })
+	drop(r.CPUShares > 0, can.CPUShares, text("CPU shares", "Shares"), func() { r.CPUShares = 0 })
+	drop(r.CPUPeriod != 0 || r.CPUQuota != 0 || r.NanoCPUs > 0, can.CPUQuota,
+		"Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.", func() { r.CPUPeriod, r.CPUQuota, r.NanoCPUs = 0, 0, 0 })
+	drop(r.CpusetCpus != "" || r.CpusetMems != "", can.Cpuset, text("cpuset", "Cpuset"), func() { r.CpusetCpus, r.CpusetMems = "", "" })
+	drop(r.BlkioWeight > 0, can.BlkioWeight, text("Block I/O weight", "Weight"), func() { r.BlkioWeight = 0 })
+	drop(len(r.BlkioWeightDevice) > 0, can.BlkioWeightDevice, text("Block I/O weight_device", "Weight-device"), func() { r.BlkioWeightDevice = nil })
+	drop(len(r.BlkioDeviceReadBps)+len(r.BlkioDeviceWriteBps)+len(r.BlkioDeviceReadIOps)+len(r.BlkioDeviceWriteIOps) > 0, can.BlkioThrottle,
+		text("Block I/O limits", "Block I/O limits"), func() {
+			r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = nil, nil, nil, nil
+		})
 	return warnings
 }
