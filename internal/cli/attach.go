@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+)
+
+type attachFlags struct {
+	noStdin, sigProxy bool
+	detachKeys        string
+}
+
+func (a *app) attachCommand() *cobra.Command {
+	var f attachFlags
+	cmd := &cobra.Command{
+		Use:               "attach [OPTIONS] CONTAINER",
+		Short:             "Attach local standard input, output, and error streams to a running container",
+		Args:              exactArgs(1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.attachTo(cmd.Context(), &f, args[0]) },
+		ValidArgsFunction: a.completeContainers(isRunning),
+	}
+	fs := cmd.Flags()
+	fs.BoolVar(&f.noStdin, "no-stdin", false, "Do not attach STDIN")
+	fs.BoolVar(&f.sigProxy, "sig-proxy", true, "Proxy all received signals to the process")
+	fs.StringVar(&f.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	return cmd
+}
+
+func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
+	c, err := a.inspectContainer(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := mayAttach(c); err != nil {
+		return err
+	}
+	tty := c.Config.Tty
+	if err := a.checkTTY(!f.noStdin, tty); err != nil {
+		return err
+	}
+	// The wait comes first: a container that ends between here and the attach
+	// still gives its exit code.
+	ended, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning)
+	if err != nil {
+		return err
+	}
+	if f.sigProxy && !tty {
+		defer a.proxySignals(ctx, c.ID)()
+	}
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	streams := &container.Config{
+		AttachStdin:  !f.noStdin && c.Config.OpenStdin,
+		AttachStdout: true,
+		AttachStderr: true,
+		Tty:          tty,
+	}
+	att, err := a.attach(streamCtx, c.ID, streams, f.detachKeys, false)
+	if err != nil {
+		return err
+	}
+	// A container that ended before the stream was open sends nothing on it.
+	if now, err := a.inspectContainer(ctx, c.ID); err != nil || !now.State.Running {
+		att.stream.Close()
+		return (<-ended).status()
+	}
+	if tty && isTerminal(a.out) {
+		// A change of size makes a shell draw its prompt again.
+		if size := a.terminalSize(); size[0] > 0 {
+			_ = a.resizeTo(ctx, containerPath(c.ID, ""), size[0]+1, size[1]+1)
+		}
+		a.followSize(streamCtx, containerPath(c.ID, ""))
+	}
+	streamed := make(chan error, 1)
+	go func() { streamed <- a.copy(streamCtx, att) }()
+	return finish(streams, streamed, ended, cancel)
+}
+
+func mayAttach(c *container.InspectResponse) error {
+	switch {
+	case !c.State.Running:
+		return errors.New("you cannot attach to a stopped container, start it first")
+	case c.State.Paused:
+		return errors.New("you cannot attach to a paused container, unpause it first")
+	case c.State.Restarting:
+		return errors.New("you cannot attach to a restarting container, wait until it is running")
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+)
+
+// Stream is a connection that left HTTP: what is written goes to the
+// container's standard input, what is read comes from its output.
+type Stream struct {
+	cn *conn
+}
+
+func (s *Stream) Read(p []byte) (int, error)  { return s.cn.r.Read(p) }
+func (s *Stream) Write(p []byte) (int, error) { return s.cn.Write(p) }
+
+// Close ends both directions.
+func (s *Stream) Close() error { return s.cn.Close() }
+
+// CloseWrite tells the container that its standard input has ended.
+func (s *Stream) CloseWrite() error {
+	if h, ok := s.cn.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}
+
+// Hijack sends a request that turns its connection into a stream. The stream
+// lives until it is closed; ctx ends only the asking.
+func (c *Client) Hijack(ctx context.Context, r *Request) (*Stream, error) {
+	s, err := c.hijack(ctx, r)
+	if err != nil && tooNew(err) {
+		if err := c.negotiate(ctx); err != nil {
+			return nil, err
+		}
+		return c.hijack(ctx, r)
+	}
+	return s, err
+}
+
+func (c *Client) hijack(ctx context.Context, r *Request) (*Stream, error) {
+	req, err := c.request(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "tcp")
+	cn, _, err := c.connect(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { cn.Close() })
+	defer stop()
+	err = req.Write(cn.Conn)
+	if err == nil {
+		var resp *http.Response
+		if resp, err = readResponse(cn, req); err == nil {
+			return upgraded(cn, resp)
+		}
+	}
+	cn.Close()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, c.broken(err)
+}
+
+func upgraded(cn *conn, resp *http.Response) (*Stream, error) {
+	switch {
+	case resp.StatusCode >= 400:
+		defer cn.Close()
+		return nil, readError(resp)
+	case resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != http.StatusOK:
+		defer cn.Close()
+		return nil, fmt.Errorf("cannot attach: the engine answered %s", resp.Status)
+	}
+	return &Stream{cn}, nil
+}

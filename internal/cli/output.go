@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gantry-containers/gantry/internal/cli/client"
+)
+
+// download writes the answer to a file, which appears only when it is whole, or
+// to the output when name is empty.
+func (a *app) download(cmd *cobra.Command, path string, q url.Values, name string) error {
+	if name == "" && isTerminal(a.out) {
+		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+	}
+	if err := checkOutput(name); err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(cmd.Context(), &client.Request{Method: http.MethodGet, Path: path, Query: q})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if name == "" {
+		_, err = io.Copy(a.out, resp.Body)
+		return err
+	}
+	return writeWhole(name, resp.Body)
+}
+
+// checkOutput refuses what cannot be written to before the engine is asked.
+func checkOutput(name string) error {
+	if name == "" {
+		return nil
+	}
+	dir := filepath.Dir(filepath.Clean(name))
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("invalid output path: directory %q does not exist", dir)
+	}
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return fmt.Errorf("invalid output path: %q is a directory", name)
+	}
+	return nil
+}
+
+// writeWhole writes r beside name and renames it when it is complete. Devices
+// and pipes are written to directly.
+func writeWhole(name string, r io.Reader) (err error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(err, f.Close())
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = io.Copy(f, r)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

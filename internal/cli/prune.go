@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/spf13/cobra"
+
+	"github.com/gantry-containers/gantry/internal/cli/client"
+)
+
+// pruner is what the three prune commands share.
+type pruner struct {
+	noun   string
+	path   string
+	filter filters
+	force  bool
+	// report reads the answer: a heading, the lines below it, and bytes freed.
+	report func(get func(any) error) (heading string, lines []string, freed uint64, err error)
+}
+
+func (p *pruner) addFlags(cmd *cobra.Command, example string) {
+	cmd.Flags().BoolVarP(&p.force, "force", "f", false, "Do not prompt for confirmation")
+	cmd.Flags().Var(&p.filter, "filter", fmt.Sprintf("Provide filter values (e.g. %q)", example))
+}
+
+func (a *app) prune(ctx context.Context, p *pruner, warning string) error {
+	if !p.force {
+		ok, err := a.confirm(ctx, "WARNING! This will remove "+warning+".\nAre you sure you want to continue?")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%s prune has been cancelled", p.noun)
+		}
+	}
+	heading, lines, freed, err := p.report(func(out any) error {
+		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: p.path, Query: p.filter.query(url.Values{})}, out)
+	})
+	if err != nil {
+		return err
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(a.out, "%s\n%s\n\n", heading, strings.Join(lines, "\n"))
+	} else {
+		freed = 0
+	}
+	fmt.Fprintln(a.out, "Total reclaimed space:", units.HumanSize(float64(freed)))
+	return nil
+}
+
+// confirm asks on the output and takes y or yes for an answer.
+func (a *app) confirm(ctx context.Context, question string) (bool, error) {
+	fmt.Fprintf(a.out, "%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(a.in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case s := <-answer:
+		return s == "y" || s == "yes", nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+func (a *app) containerPruneCommand() *cobra.Command {
+	p := &pruner{noun: "container", path: "/containers/prune"}
+	p.report = func(get func(any) error) (string, []string, uint64, error) {
+		var r container.PruneReport
+		err := get(&r)
+		return "Deleted Containers:", r.ContainersDeleted, r.SpaceReclaimed, err
+	}
+	cmd := &cobra.Command{
+		Use:   "prune [OPTIONS]",
+		Short: "Remove all stopped containers",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), p, "all stopped containers") },
+	}
+	p.addFlags(cmd, "until=<timestamp>")
+	return cmd
+}
+
+func (a *app) imagePruneCommand() *cobra.Command {
+	var all bool
+	p := &pruner{noun: "image", path: "/images/prune"}
+	p.report = func(get func(any) error) (string, []string, uint64, error) {
+		var r image.PruneReport
+		err := get(&r)
+		var lines []string
+		for _, d := range r.ImagesDeleted {
+			if d.Untagged != "" {
+				lines = append(lines, "untagged: "+d.Untagged)
+			} else {
+				lines = append(lines, "deleted: "+d.Deleted)
+			}
+		}
+		return "Deleted Images:", lines, r.SpaceReclaimed, err
+	}
+	cmd := &cobra.Command{
+		Use:   "prune [OPTIONS]",
+		Short: "Remove unused images",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p.filter.add("dangling", strconv.FormatBool(!all))
+			if all {
+				return a.prune(cmd.Context(), p, "all images without at least one container associated to them")
+			}
+			return a.prune(cmd.Context(), p, "all dangling images")
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "Remove all unused images, not just dangling ones")
+	p.addFlags(cmd, "until=<timestamp>")
+	return cmd
+}
+
+func (a *app) volumePruneCommand() *cobra.Command {
+	var all bool
+	p := &pruner{noun: "volume", path: "/volumes/prune"}
+	p.report = func(get func(any) error) (string, []string, uint64, error) {
+		var r volume.PruneReport
+		err := get(&r)
+		return "Deleted Volumes:", r.VolumesDeleted, r.SpaceReclaimed, err
+	}
+	cmd := &cobra.Command{
+		Use:   "prune [OPTIONS]",
+		Short: "Remove unused local volumes",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !all {
+				return a.prune(cmd.Context(), p, "anonymous local volumes not used by at least one container")
+			}
+			if p.filter["all"] != nil {
+				return errors.New("conflicting options: cannot specify both --all and --filter all=1")
+			}
+			p.filter.add("all", "true")
+			return a.prune(cmd.Context(), p, "all local volumes not used by at least one container")
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "Remove all unused volumes, not just anonymous ones")
+	p.addFlags(cmd, "label=<label>")
+	return cmd
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
+	"github.com/gantry-containers/gantry/internal/cli/client"
+	"github.com/gantry-containers/gantry/internal/cli/runflags"
+)
+
+type runFlags struct {
+	createFlags
+	detach     bool
+	sigProxy   bool
+	detachKeys string
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Create and run a new container from an image",
+		Args:  minArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec, err := a.spec(cmd, &f.createFlags, args)
+			if err != nil {
+				return withHelp(cmd, 125, err)
+			}
+			return a.run1(cmd, &f, spec)
+		},
+		ValidArgsFunction: a.completeImages(1),
+	}
+	fs := cmd.Flags()
+	fs.BoolVarP(&f.detach, "detach", "d", false, "Run container in background and print container ID")
+	fs.BoolVar(&f.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
+	fs.StringVar(&f.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	f.add(fs, "running")
+	return cmd
+}
+
+// run1 creates, attaches, waits and starts, in this order, so that no output
+// and no exit code is missed.
+func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) error {
+	ctx := cmd.Context()
+	cfg := spec.Config
+	if f.detach {
+		if f.flags.Attaches() {
+			return errors.New("conflicting options: cannot specify both --attach and --detach")
+		}
+		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
+	} else if err := a.checkTTY(cfg.AttachStdin, cfg.Tty); err != nil {
+		return err
+	}
+	id, err := a.create(ctx, &f.createFlags, spec)
+	if err != nil {
+		return runError(cmd, err)
+	}
+	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
+		return a.runDetached(cmd, f, spec, id)
+	}
+	return a.runAttached(cmd, f, spec, id)
+}
+
+// runDetached prints the ID even when the start fails: the container exists,
+// and the ID is how to look at it.
+func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
+	fmt.Fprintln(a.out, id)
+	err := a.start(cmd.Context(), id)
+	if err != nil && spec.HostConfig.AutoRemove {
+		a.awaitRemoval(cmd.Context(), id)
+	}
+	return runError(cmd, err)
+}
+
+func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	cfg := spec.Config
+	if f.sigProxy {
+		defer a.proxySignals(cmd.Context(), id)()
+	}
+	att, err := a.attach(ctx, id, cfg, f.detachKeys, false)
+	if err != nil {
+		return err
+	}
+	condition := container.WaitConditionNextExit
+	if spec.HostConfig.AutoRemove {
+		condition = container.WaitConditionRemoved
+	}
+	ended, err := a.waitFor(cmd.Context(), id, condition)
+	if err != nil {
+		att.stream.Close()
+		return runError(cmd, err)
+	}
+	streamed := make(chan error, 1)
+	go func() { streamed <- a.copy(ctx, att) }()
+
+	if err := a.start(ctx, id); err != nil {
+		cancel()
+		<-streamed // the terminal is itself again
+		if spec.HostConfig.AutoRemove {
+			<-ended
+		}
+		return runError(cmd, err)
+	}
+	if cfg.Tty {
+		a.followSize(ctx, "/containers/"+id)
+	}
+	return finish(cfg, streamed, ended, cancel)
+}
+
+// finish waits for the streams and the exit code, whichever comes first.
+func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, cancel func()) error {
+	select {
+	case err := <-streamed:
+		if errors.Is(err, errDetached) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return (<-ended).status()
+	case e := <-ended:
+		if e.err != nil || !cfg.AttachStdout && !cfg.AttachStderr {
+			cancel() // only input is attached, and nobody reads it any more
+		}
+		<-streamed
+		return e.status()
+	}
+}
+
+// attach opens the stream to a container's process.
+func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys string, logs bool) (*attachment, error) {
+	if keys == "" {
+		keys = a.config().DetachKeys
+	}
+	q := url.Values{"stream": {"1"}}
+	for name, on := range map[string]bool{"stdin": cfg.AttachStdin, "stdout": cfg.AttachStdout, "stderr": cfg.AttachStderr, "logs": logs} {
+		if on {
+			q.Set(name, "1")
+		}
+	}
+	if keys != "" {
+		q.Set("detachKeys", keys)
+	}
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: q})
+	if err != nil {
+		return nil, err
+	}
+	return a.attachment(s, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, keys), nil
+}
+
+func (a *app) attachment(s *client.Stream, stdin, stdout, stderr, tty bool, keys string) *attachment {
+	att := &attachment{stream: s, tty: tty, detachKeys: keys}
+	if stdin {
+		att.in = a.in
+	}
+	if stdout {
+		att.out = a.out
+	}
+	if stderr {
+		att.err = io.Writer(a.err)
+		if tty {
+			att.err = a.out
+		}
+	}
+	return att
+}
+
+func (a *app) start(ctx context.Context, id string) error {
+	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start"}, nil)
+}
+
+// awaitRemoval waits for a --rm container that could not start to be gone.
+func (a *app) awaitRemoval(ctx context.Context, id string) {
+	if ended, err := a.waitFor(ctx, id, container.WaitConditionRemoved); err == nil {
+		<-ended
+	}
+}
+
+// runError gives an error of the engine the exit code scripts expect: 127 when
+// the command does not exist in the image, 126 when it cannot be executed, and
+// 125 when the engine failed.
+func runError(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return err
+	}
+	msg := err.Error()
+	code := 125
+	switch {
+	case containsAny(msg, "executable file not found", "no such file or directory", "system cannot find the file specified"):
+		code = 127
+	case containsAny(msg, "permission denied", "is a directory", "exec format error"):
+		code = 126
+	}
+	var connect *client.ConnectError
+	if errors.As(err, &connect) {
+		return &exitError{code: 125, err: err} // the hint is about the engine
+	}
+	return withHelp(cmd, code, err)
+}
+
+func containsAny(s string, subs ...string) bool {
+	for _, sub := range subs {
+		if strings.Contains(s, sub) {
+			return true
+		}
+	}
+	return false
+}

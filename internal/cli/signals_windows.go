@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"time"
+)
+
+func signalName(s os.Signal) string {
+	switch s {
+	case os.Interrupt:
+		return "SIGINT"
+	case syscall.SIGTERM:
+		return "SIGTERM"
+	}
+	return ""
+}
+
+// sizeChanges asks four times a second: Windows has no signal for it.
+func sizeChanges(ctx context.Context) <-chan os.Signal {
+	ch := make(chan os.Signal)
+	go func() {
+		defer close(ch)
+		tick := time.NewTicker(250 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				select {
+				case ch <- os.Interrupt:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return ch
+}
