@@ -32,7 +32,23 @@ func (m *Manager) ensure() (bridge int, err error) {
 	}
 	m.forwarding()
 	m.ready = true
+	if m.watcher == nil {
+		// Without it the next change of the table repairs it.
+		m.watcher, _ = firewall.Watch(m.repair)
+	}
 	return m.bridge, nil
+}
+
+// repair makes the table anew after somebody has removed it.
+func (m *Manager) repair() {
+	m.setup.Lock()
+	defer m.setup.Unlock()
+	if !m.ready {
+		return
+	}
+	if there, err := m.table.Exists(); err == nil && !there {
+		m.rewrite() // when it fails, the next change tries again and tells
+	}
 }
 
 // ensureBridge finds the bridge or makes it. It is called with setup held.

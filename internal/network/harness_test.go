@@ -76,6 +76,11 @@ func (h *host) kill(t testing.TB) {
 	h.db.Close()
 	h.spares.drain() // its descriptors are gone with a process
 	h.sweeper.stop()
+	h.setup.Lock()
+	if h.watcher != nil {
+		h.watcher.Close()
+	}
+	h.setup.Unlock()
 	o := h.Options
 	h.open(t, o)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gantry-containers/gantry/internal/filter"
 	"github.com/gantry-containers/gantry/internal/network/netns"
@@ -70,6 +71,14 @@ func TestFlushedRuleset(t *testing.T) {
 	one := h.run(t, "one", "8080:80")
 	serve(t, one.NetNS, 80)
 	nft(t, "flush", "ruleset")
+	eventually(t, func() error { // by itself
+		if got, err := askFor(out, "tcp", "192.0.2.1:8080", 100*time.Millisecond); err != nil || got != "192.0.2.2" {
+			return fmt.Errorf("got %q, %v", got, err)
+		}
+		return nil
+	})
+	h.watcher.Close()
+	nft(t, "flush", "ruleset")
 	if err := h.Restore(context.Background(), live(one)); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +131,7 @@ func TestTwoInstances(t *testing.T) {
 	}
 	_ = gone
 	wantAnswer(t, nil, "tcp", "127.0.0.1:8080", a.Gateway().String())
-	if got, err := askFor(two.NetNS, "tcp", one.ip.String()+":80", 100_000_000); err == nil {
+	if got, err := askFor(two.NetNS, "tcp", one.ip.String()+":80", 100*time.Millisecond); err == nil {
 		t.Errorf("a container of one engine reaches one of the other: %q", got)
 	}
 	// By the published port it may.

@@ -73,9 +73,10 @@ type Manager struct {
 	link  *rtnl.Conn
 	table *firewall.Table
 
-	setup  sync.Mutex // guards the making of the bridge and the table, and what follows
-	ready  bool       // the bridge and the table are there
-	bridge int        // index of the bridge
+	setup   sync.Mutex        // guards the making of the bridge and the table, and what follows
+	ready   bool              // the bridge and the table are there
+	bridge  int               // index of the bridge
+	watcher *firewall.Watcher // tells when the table is not there any more; may be nil
 
 	mu        sync.Mutex           // guards what follows
 	networks  map[string]*record   // by name
@@ -162,6 +163,12 @@ func (m *Manager) adopt(id string, e *endpoint) {
 func (m *Manager) Close() error {
 	m.spares.drain()
 	m.sweeper.stop()
+	m.setup.Lock()
+	m.ready = false
+	if m.watcher != nil {
+		m.watcher.Close()
+	}
+	m.setup.Unlock()
 	m.table.Close()
 	return m.link.Close()
 }

@@ -69,7 +69,7 @@ func (m *Manager) tryPrepare(bridge int) (*spare, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.attach(m.link, m.MTU); err != nil {
+	if err := s.attach(m.link, m.BridgeName(), m.MTU); err != nil {
 		s.discard()
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (m *Manager) tryPrepare(bridge int) (*spare, error) {
 // attach makes the pair of links. The kernel cannot switch on the far end while
 // it makes the pair, and gives it an IPv6 address of its own when it is switched
 // on unless it was told before.
-func (s *spare) attach(host *rtnl.Conn, mtu int) (err error) {
+func (s *spare) attach(host *rtnl.Conn, bridge string, mtu int) (err error) {
 	var pair rtnl.Batch
 	pair.AddVeth(
 		rtnl.Link{Name: s.link, MTU: mtu, Master: s.bridge, Up: true},
@@ -101,7 +101,15 @@ func (s *spare) attach(host *rtnl.Conn, mtu int) (err error) {
 	far = rtnl.Batch{}
 	far.Up(loopback)
 	far.Up(s.eth)
-	return s.in.Do(&far)
+	if err := s.in.Do(&far); err != nil {
+		return err
+	}
+	// Without these the first packet may be lost, and is sent again only
+	// after a second.
+	s.in.Settle("eth0")
+	host.Settle(s.link)
+	host.Settle(bridge)
+	return nil
 }
 
 // assign gives the namespace its address. The host and the bridge are told

@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"unsafe"
 
@@ -237,4 +238,26 @@ func (c *Conn) Index(name string) (int, error) {
 		return 0, fmt.Errorf("cannot find interface %s: %w", name, errno)
 	}
 	return int(req.Uint32()), nil
+}
+
+// Settle makes the kernel act now on what it knows of the named link's carrier:
+// it otherwise does so a little later, and until then the link drops what it is
+// given and a bridge does not use it. Linux before 6.8 just goes on later.
+func (c *Conn) Settle(name string) error {
+	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GLINK}
+	req := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(req.name[:unix.IFNAMSIZ-1], name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// See Linux commit facd15dfd691.
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
+	runtime.KeepAlive(&value)
+	if errno != 0 {
+		return fmt.Errorf("cannot read the carrier of %s: %w", name, errno)
+	}
+	return nil
 }
