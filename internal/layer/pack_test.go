@@ -339,6 +339,12 @@ func TestUnpackPath(t *testing.T) {
 		}
 	}
 	root := container(t)
+	if err := UnpackPath(context.Background(), root, "/abs/sub", bytes.NewReader(data), PathOptions{TakeRoot: true}); err != nil {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(filepath.Join(root.Name(), "etc/sub")); err != nil || fi.Mode().Perm() != 0o700 || !fi.ModTime().Equal(someTime) {
+		t.Errorf("the directory did not take the root's attributes: %v, %v", fi, err)
+	}
 	for dir, class := range map[string]error{"/no": errdefs.ErrNotFound, "/etc/passwd": errdefs.ErrInvalidArgument, "/file": errdefs.ErrInvalidArgument} {
 		if err := UnpackPath(context.Background(), root, dir, bytes.NewReader(data), PathOptions{}); !errors.Is(err, class) {
 			t.Errorf("%s: %v", dir, err)

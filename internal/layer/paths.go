@@ -70,6 +70,9 @@ type PathOptions struct {
 	// NoOverwriteDirNonDir refuses to replace a directory by something else
 	// and the other way round.
 	NoOverwriteDirNonDir bool
+	// TakeRoot gives the directory itself the attributes of the archive's entry
+	// "./", which otherwise is ignored.
+	TakeRoot bool
 	// Chown, when set, is the owner of everything unpacked.
 	Chown *Owner
 	// MapOwner, when set, translates the owner in the archive.
@@ -79,7 +82,7 @@ type PathOptions struct {
 // UnpackPath unpacks an archive into an existing directory inside root, as
 // Docker's PUT /containers/{id}/archive does: links, those of the directory's
 // path and those found beneath it, are followed inside root, and the directory
-// itself keeps its attributes. The container may be running; nothing it does
+// itself keeps its attributes unless told otherwise. The container may be running; nothing it does
 // meanwhile leads out of root. Fails with ErrNotFound when the directory does
 // not exist and ErrInvalidArgument when it is none; what was unpacked before a
 // failure stays.
@@ -107,7 +110,7 @@ func UnpackPath(ctx context.Context, root *os.File, dir string, r io.Reader, opt
 		Chown:                opts.Chown,
 		MapOwner:             opts.MapOwner,
 		NoOverwriteDirNonDir: opts.NoOverwriteDirNonDir,
-		KeepRoot:             true,
+		KeepRoot:             !opts.TakeRoot,
 	})
 	if err != nil {
 		return err

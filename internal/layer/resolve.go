@@ -61,9 +61,9 @@ func pathError(p string, err error) error {
 	case nil:
 		return nil
 	case unix.ENOENT:
-		return errs.NotFound("no such file or directory: %s", p)
+		return errs.NotFound("cannot find %s: %w", p, err)
 	case unix.ENOTDIR:
-		return errs.InvalidArgument("not a directory: %s", p)
+		return errs.InvalidArgument("cannot reach %s: %w", p, err)
 	}
 	return &os.PathError{Op: "open", Path: p, Err: err}
 }

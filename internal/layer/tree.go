@@ -44,7 +44,7 @@ type tree struct {
 	// clamp lets a link climb above the root and stay there, as the kernel does
 	// for a running process, instead of refusing it.
 	clamp bool
-	umask     uint32
+	umask uint32
 }
 
 func newTree(rootfd int) (*tree, error) {

@@ -178,8 +178,12 @@ func (u *unpacker) rootEntry(hdr *tar.Header) error {
 	if err := u.mapOwner(hdr); err != nil {
 		return err
 	}
+	d, err := u.tree.lookup(path.Clean(u.prefix), false)
+	if err != nil {
+		return u.explain(hdr.Name, err)
+	}
 	u.result.Root = true
-	u.tree.root.pending = hdr
+	d.pending = hdr
 	return nil
 }
 

@@ -22,9 +22,11 @@ const maxFsconfigString = 256
 // upper directory of an overlay must not be mounted elsewhere at the same time:
 // for a running container use its own root instead.
 //
-// Where the kernel has no detached mount for the file system (overlay before
+// The descriptor may also be given to move_mount(2), in any mount namespace.
+// Where the kernel cannot configure the file system that way (overlay before
 // Linux 6.7) the mount is made in a mount namespace of its own that lives only
-// for the duration of the call.
+// for the duration of the call, and cloned out of it. That needs open_tree(2),
+// which is Linux 5.2.
 func Detached(mounts []Mount) (*os.File, error) {
 	if len(mounts) != 1 {
 		return nil, errs.InvalidArgument("cannot mount a stack of %d mounts, only of one", len(mounts))

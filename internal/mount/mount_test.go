@@ -125,6 +125,15 @@ func TestDetachedOverlay(t *testing.T) {
 					t.Errorf("the upper directory has %q, %v", data, err)
 				}
 				hidden(t, dir)
+				// As the root of a container: attached in another namespace.
+				target := t.TempDir()
+				must(t, inPrivate(func() error {
+					if err := unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+						return fmt.Errorf("move_mount: %w", err)
+					}
+					_, err := os.Stat(filepath.Join(target, "new"))
+					return err
+				}))
 			})
 		}
 	}

@@ -28,8 +28,8 @@ func inPrivate(f func() error) error {
 	return <-done
 }
 
-// private makes the mount with mount(2) in a namespace of its own and returns a
-// descriptor of its root, which keeps the mount alive when the namespace goes.
+// private makes the mount with mount(2) in a namespace of its own and takes a
+// copy out of there that is attached to nothing.
 func private(m Mount) (*os.File, error) {
 	scratch, err := os.MkdirTemp("", "gantry-mount-")
 	if err != nil {
@@ -41,7 +41,7 @@ func private(m Mount) (*os.File, error) {
 		if err := m.attach(scratch); err != nil {
 			return err
 		}
-		fd, err := unix.Open(scratch, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		fd, err := cloneTree(unix.AT_FDCWD, scratch, &parsed{recursive: true})
 		if err != nil {
 			return err
 		}
