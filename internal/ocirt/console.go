@@ -44,7 +44,10 @@ func (b *builder) openConsole() {
 func (b *builder) terminalPair(master spawn.Reg) {
 	b.Doing("set up", "the terminal")
 	b.Sys(unix.SYS_IOCTL, spawn.Val(master), spawn.Int(unix.TIOCSPTLCK), b.Space(8))
-	b.Sys(unix.SYS_IOCTL, spawn.Val(master), spawn.Int(unix.TIOCGPTPEER), spawn.Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Save(b.slave)
+	b.Sys(unix.SYS_IOCTL, spawn.Val(master), spawn.Int(unix.TIOCGPTPEER), spawn.Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Save(b.temp)
+	// Out of the way of the standard streams, which it is about to become.
+	b.Sys(unix.SYS_FCNTL, spawn.Val(b.temp), spawn.Int(unix.F_DUPFD_CLOEXEC), spawn.Int(b.floor)).Save(b.slave)
+	b.shut(b.temp)
 	if box := b.process.ConsoleSize; box != nil && (box.Height != 0 || box.Width != 0) {
 		ws := unix.Winsize{Row: uint16(box.Height), Col: uint16(box.Width)}
 		b.Sys(unix.SYS_IOCTL, spawn.Val(b.slave), spawn.Int(unix.TIOCSWINSZ), b.Struct(unsafe.Pointer(&ws), unsafe.Sizeof(ws)))
