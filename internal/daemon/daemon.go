@@ -37,6 +37,7 @@ func Start(ctx context.Context, config *daemonconfig.Config) (*Daemon, error) {
 	d := &Daemon{config: config, level: new(slog.LevelVar)}
 	d.level.Set(config.LogLevel)
 	d.log = newLogger(config.LogFormat, d.level)
+	slog.SetDefault(d.log) // for the rooms below, which are given none
 	if err := writePidfile(config.Pidfile); err != nil {
 		return nil, err
 	}

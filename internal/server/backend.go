@@ -9,13 +9,13 @@ import (
 	"github.com/moby/moby/api/types/events"
 	itypes "github.com/moby/moby/api/types/image"
 	ntypes "github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	vtypes "github.com/moby/moby/api/types/volume"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/engine"
 	"github.com/gantry-containers/gantry/internal/filter"
 	"github.com/gantry-containers/gantry/internal/image"
 	"github.com/gantry-containers/gantry/internal/logs"
@@ -91,18 +91,9 @@ type networks interface {
 	Inspect(ctx context.Context, ref string) (*ntypes.Inspect, error)
 }
 
-// usage is what /system/df tells about; nil lists were not asked for.
-type usage struct {
-	LayersSize int64
-	Images     []itypes.Summary
-	Containers []ctypes.Summary
-	Volumes    []vtypes.Volume
-}
-
 type systemInfo interface {
 	Info(ctx context.Context) (*system.Info, error)
 	Version(ctx context.Context) (*system.VersionResponse, error)
-	Usage(ctx context.Context, containers, images, volumes bool) (*usage, error)
+	DiskUsage(ctx context.Context, containers, images, volumes bool) (*engine.Usage, error)
 	Subscribe(since time.Time, f filter.Args) (past []events.Message, next <-chan events.Message, end func())
-	Login(ctx context.Context, auth *registry.AuthConfig) (identityToken string, err error)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/engine"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/filter"
 	"github.com/gantry-containers/gantry/internal/image"
@@ -183,7 +184,7 @@ func (f *fakeNetworks) Inspect(context.Context, string) (*ntypes.Inspect, error)
 type fakeSystem struct {
 	systemInfo
 	info   *system.Info
-	usage  *usage
+	usage  *engine.Usage
 	past   []events.Message
 	events chan events.Message
 }
@@ -194,7 +195,9 @@ func (f *fakeSystem) Version(context.Context) (*system.VersionResponse, error) {
 	return &system.VersionResponse{Platform: system.PlatformInfo{Name: "Gantry"}, Version: "1.0", Os: "linux", Arch: "amd64"}, nil
 }
 
-func (f *fakeSystem) Usage(context.Context, bool, bool, bool) (*usage, error) { return f.usage, nil }
+func (f *fakeSystem) DiskUsage(context.Context, bool, bool, bool) (*engine.Usage, error) {
+	return f.usage, nil
+}
 
 func (f *fakeSystem) Subscribe(time.Time, filter.Args) ([]events.Message, <-chan events.Message, func()) {
 	return f.past, f.events, func() {}

@@ -57,7 +57,10 @@ func legacyContainer(r *request, c *ctypes.InspectResponse) *legacyContainerInsp
 	if c.GraphDriver != nil {
 		answer.GraphDriver = *c.GraphDriver
 	}
-	c.Storage = nil
+	c.Storage = nil // came with API 1.52
+	if c.HostConfig != nil {
+		c.HostConfig.Umask = nil // came with API 1.56
+	}
 	if r.before(1_48) {
 		c.ImageManifestDescriptor = nil
 	}

@@ -50,6 +50,7 @@ type legacyImageConfig149 struct {
 func legacyImage(r *request, img *itypes.InspectResponse, parent string) *legacyImageInspect {
 	answer := &legacyImageInspect{InspectResponse: img, Parent: parent, Comment: img.Comment, Author: img.Author}
 	img.Identity = nil // came with API 1.53
+	dropIdentity(img.Manifests)
 	if img.RepoTags == nil {
 		img.RepoTags = []string{}
 	}
@@ -80,6 +81,15 @@ func legacyImage(r *request, img *itypes.InspectResponse, parent string) *legacy
 	return answer
 }
 
+// dropIdentity takes out what came with API 1.54.
+func dropIdentity(manifests []itypes.ManifestSummary) {
+	for i := range manifests {
+		if data := manifests[i].ImageData; data != nil {
+			data.Identity = nil
+		}
+	}
+}
+
 type legacyImageSummary struct {
 	*itypes.Summary
 	VirtualSize int64 `json:",omitempty"`
@@ -90,6 +100,7 @@ func legacyImages(r *request, list []itypes.Summary) []legacyImageSummary {
 	for i := range list {
 		img := &list[i]
 		answer[i].Summary = img
+		dropIdentity(img.Manifests)
 		switch {
 		case r.before(1_43) && len(img.RepoTags) == 0 && len(img.RepoDigests) == 0:
 			img.RepoTags, img.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}

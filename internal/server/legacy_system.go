@@ -7,7 +7,15 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	vtypes "github.com/moby/moby/api/types/volume"
+
+	"github.com/gantry-containers/gantry/internal/engine"
 )
+
+type legacyVersion struct {
+	*system.VersionResponse
+	GitCommit string
+	GoVersion string
+}
 
 type legacySystemInfo struct {
 	*system.Info
@@ -96,7 +104,7 @@ type legacyDiskUsage struct {
 }
 
 // legacyUsage shows null for what was not asked for.
-func legacyUsage(r *request, u *usage, cache bool) *legacyDiskUsage {
+func legacyUsage(r *request, u *engine.Usage, cache bool) *legacyDiskUsage {
 	answer := &legacyDiskUsage{LayersSize: u.LayersSize, Volumes: u.Volumes}
 	if u.Images != nil {
 		answer.Images = legacyImages(r, u.Images)

@@ -47,7 +47,6 @@ func routes() []route {
 		{method: get, pattern: "/info", handle: (*Server).getInfo},
 		{method: get, pattern: "/events", stream: true, handle: (*Server).getEvents},
 		{method: get, pattern: "/system/df", since: 1_25, handle: (*Server).getDiskUsage},
-		{method: post, pattern: "/auth", body: bodyJSON, handle: (*Server).postAuth},
 
 		{method: get, pattern: "/containers/json", handle: (*Server).listContainers},
 		{method: post, pattern: "/containers/create", body: bodyJSON, handle: (*Server).createContainer},

@@ -2,10 +2,11 @@ package server
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 )
@@ -37,7 +38,17 @@ func (s *Server) getVersion(w *response, r *request) error {
 	}
 	answer := *v
 	answer.APIVersion, answer.MinAPIVersion = MaxAPIVersion, MinAPIVersion
-	return writeJSON(w, http.StatusOK, &answer)
+	answer.Components = append([]system.ComponentVersion{engineComponent(&answer)}, answer.Components...)
+	return writeJSON(w, http.StatusOK, &legacyVersion{&answer, answer.GitCommit, answer.GoVersion})
+}
+
+// engineComponent repeats the answer as the first part of itself, where newer
+// clients look.
+func engineComponent(v *system.VersionResponse) system.ComponentVersion {
+	return system.ComponentVersion{Name: "Engine", Version: v.Version, Details: map[string]string{
+		"ApiVersion": v.APIVersion, "MinAPIVersion": v.MinAPIVersion, "GitCommit": v.GitCommit, "GoVersion": v.GoVersion,
+		"Os": v.Os, "Arch": v.Arch, "KernelVersion": v.KernelVersion, "BuildTime": v.BuildTime, "Experimental": strconv.FormatBool(v.Experimental),
+	}}
 }
 
 func (s *Server) getInfo(w *response, r *request) error {
@@ -67,23 +78,11 @@ func (s *Server) getDiskUsage(w *response, r *request) error {
 			}
 		}
 	}
-	u, err := s.system.Usage(r.Context(), containers, images, volumes)
+	u, err := s.system.DiskUsage(r.Context(), containers, images, volumes)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, legacyUsage(r, u, cache))
-}
-
-func (s *Server) postAuth(w *response, r *request) error {
-	var auth registry.AuthConfig
-	if err := decodeJSON(r.Body, &auth); err != nil { // this route never asked for a Content-Type
-		return err
-	}
-	token, err := s.system.Login(r.Context(), &auth)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, &registry.AuthResponse{Status: "Login Succeeded", IdentityToken: token})
 }
 
 // getEvents sends what happened and what happens, each event a line, until the
