@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 )
@@ -42,5 +43,29 @@ func BenchmarkConnect(b *testing.B) {
 			b.ReportMetric(float64(connect.Microseconds())/float64(b.N), "µs/connect")
 			b.ReportMetric(float64(disconnect.Microseconds())/float64(b.N), "µs/disconnect")
 		})
+	}
+}
+
+// BenchmarkTwenty starts 20 containers at once; one operation is all of them.
+func BenchmarkTwenty(b *testing.B) {
+	h := newHost(b, Options{Spare: 2})
+	h.remove(b, h.run(b, "warm"))
+	for b.Loop() {
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				req := h.request(fmt.Sprint("c", i), "0:80")
+				s, err := h.Connect(context.Background(), req)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				s.NetNS.Close()
+				if err := h.Disconnect(context.Background(), req.ContainerID); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }

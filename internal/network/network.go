@@ -11,14 +11,20 @@
 // before the kernel is changed: whatever a killed daemon leaves is found by
 // Restore, either by the record or by the name of the link.
 //
-// Locks: Manager.setup is taken before Manager.mu, and neither is held while
-// the shim is asked. The kernel is changed under setup, never under mu.
+// Locks: Manager.setup is taken before Manager.mu. Under setup the bridge and
+// the table are changed, under mu only what is in memory. Neither is held while
+// the shim is asked, or the links of a container are made.
+//
+// The engine needs IPv4 forwarding and switches it on. That makes the host a
+// router between its other networks too, where no firewall of its own says
+// otherwise; it is not switched off again.
 package network
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -70,7 +76,8 @@ type Manager struct {
 	Options
 	nets  *state.Table[record]
 	ends  *state.Table[endpoint]
-	link  *rtnl.Conn
+	link  *rtnl.Conn // for what somebody waits for
+	later *rtnl.Conn // for what goes on in the background
 	table *firewall.Table
 
 	setup   sync.Mutex        // guards the making of the bridge and the table, and what follows
@@ -107,11 +114,17 @@ func New(ctx context.Context, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	later, err := rtnl.Dial()
+	if err != nil {
+		link.Close()
+		return nil, err
+	}
 	m := &Manager{
 		Options:   o,
 		nets:      state.NewTable[record](o.DB, "networks"),
 		ends:      state.NewTable[endpoint](o.DB, "endpoints"),
 		link:      link,
+		later:     later,
 		table:     firewall.New(o.Instance, 0),
 		networks:  map[string]*record{},
 		endpoints: map[string]*endpoint{},
@@ -119,6 +132,7 @@ func New(ctx context.Context, o Options) (*Manager, error) {
 	m.spares.m, m.sweeper.m = m, m
 	if err := m.load(); err != nil {
 		link.Close()
+		later.Close()
 		return nil, err
 	}
 	return m, nil
@@ -170,7 +184,7 @@ func (m *Manager) Close() error {
 	}
 	m.setup.Unlock()
 	m.table.Close()
-	return m.link.Close()
+	return errors.Join(m.link.Close(), m.later.Close())
 }
 
 // BridgeName is the name of the default bridge's interface.

@@ -149,7 +149,7 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 	}
 	s := m.spares.get(bridge)
 	if s == nil {
-		if s, err = m.prepare(bridge); err != nil {
+		if s, err = m.prepare(m.link, bridge); err != nil {
 			return nil, err
 		}
 	}

@@ -49,9 +49,9 @@ func isolated() (*os.File, error) {
 const loopback = 1 // the index of lo in every namespace
 
 // prepare makes a spare on the bridge of that index.
-func (m *Manager) prepare(bridge int) (s *spare, err error) {
+func (m *Manager) prepare(host *rtnl.Conn, bridge int) (s *spare, err error) {
 	for range 3 {
-		s, err = m.tryPrepare(bridge)
+		s, err = m.tryPrepare(host, bridge)
 		if !errors.Is(err, unix.EEXIST) { // of a link with the same random name
 			break
 		}
@@ -59,7 +59,7 @@ func (m *Manager) prepare(bridge int) (s *spare, err error) {
 	return s, err
 }
 
-func (m *Manager) tryPrepare(bridge int) (*spare, error) {
+func (m *Manager) tryPrepare(host *rtnl.Conn, bridge int) (*spare, error) {
 	s := &spare{link: m.newLinkName(), bridge: bridge}
 	var err error
 	s.ns, err = netns.New(func() (err error) {
@@ -69,7 +69,7 @@ func (m *Manager) tryPrepare(bridge int) (*spare, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.attach(m.link, m.BridgeName(), m.MTU); err != nil {
+	if err := s.attach(host, m.BridgeName(), m.MTU); err != nil {
 		s.discard()
 		return nil, err
 	}
@@ -127,18 +127,18 @@ func (m *Manager) assign(s *spare, addr netip.Prefix, gateway netip.Addr, mac ne
 	if err := m.link.Do(&out); err != nil {
 		return err
 	}
-	return m.tellBridge(s.port, mac, time.Millisecond)
+	return m.tellBridge(m.link, s.port, mac, time.Millisecond)
 }
 
 // tellBridge sets at which port of the bridge the address is. The bridge does
 // not take that for a port whose carrier it has not noticed yet; then it passes
 // nothing to it either, and is told later.
-func (m *Manager) tellBridge(port int, mac net.HardwareAddr, pause time.Duration) error {
+func (m *Manager) tellBridge(conn *rtnl.Conn, port int, mac net.HardwareAddr, pause time.Duration) error {
 	var b rtnl.Batch
 	b.SetForwarding(port, mac)
-	err := m.link.Do(&b)
+	err := conn.Do(&b)
 	if errors.Is(err, unix.EPERM) && pause < time.Second {
-		time.AfterFunc(pause, func() { m.tellBridge(port, mac, 2*pause) })
+		time.AfterFunc(pause, func() { m.tellBridge(m.later, port, mac, 2*pause) })
 		return nil
 	}
 	return err
@@ -210,7 +210,7 @@ func (p *spares) fill() {
 		if err != nil {
 			return
 		}
-		s, err := p.m.prepare(bridge)
+		s, err := p.m.prepare(p.m.later, bridge)
 		if err != nil {
 			return // the next Connect meets the same and reports it
 		}

@@ -44,13 +44,13 @@ func (s *sweeper) add(link string) {
 // cutOff ends the traffic of the link at once, which costs next to nothing. But
 // not even for that should a caller wait for others who configure the network.
 func (s *sweeper) cutOff(link string) {
-	port, err := s.m.link.Index(link)
+	port, err := s.m.later.Index(link)
 	if err != nil {
 		return // gone already
 	}
 	var b rtnl.Batch
 	b.DisablePort(port)
-	s.m.link.Do(&b) // if it fails, sweep does more
+	s.m.later.Do(&b) // if it fails, sweep does more
 }
 
 func (s *sweeper) sweep() {
@@ -59,8 +59,10 @@ func (s *sweeper) sweep() {
 	s.links = nil
 	s.mu.Unlock()
 	for _, link := range links {
-		if _, err := s.m.link.Index(link); err == nil {
-			s.m.delLink(link) // Restore tries again after a failure
+		if _, err := s.m.later.Index(link); err == nil {
+			var b rtnl.Batch
+			b.DelLink(link)
+			s.m.later.Do(&b) // Restore tries again after a failure
 		}
 	}
 }

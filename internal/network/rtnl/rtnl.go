@@ -22,8 +22,10 @@ import (
 // Conn is a netlink socket. It is safe for use by several goroutines, which
 // take turns.
 type Conn struct {
-	mu  sync.Mutex // guards what follows: one exchange at a time
-	fd  int
+	life sync.RWMutex // guards fd: it is not closed while it is used
+	fd   int
+
+	mu  sync.Mutex // taken before life; guards what follows: one exchange at a time
 	seq uint32
 	buf []byte
 }
@@ -44,8 +46,8 @@ func Dial() (*Conn, error) {
 
 // Close closes the socket; the Conn cannot be used again.
 func (c *Conn) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.life.Lock()
+	defer c.life.Unlock()
 	if c.fd < 0 {
 		return nil
 	}
@@ -80,6 +82,8 @@ func (c *Conn) Do(b *Batch) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.life.RLock()
+	defer c.life.RUnlock()
 	first := c.seq + 1
 	b.finish(first)
 	c.seq += uint32(len(b.doing))
@@ -137,6 +141,8 @@ func (c *Conn) receive() (int, error) {
 func (c *Conn) dump(b *Batch, each func(body []byte)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.life.RLock()
+	defer c.life.RUnlock()
 	c.seq++
 	b.finish(c.seq)
 	if err := unix.Sendto(c.fd, b.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
@@ -231,8 +237,8 @@ func (c *Conn) Index(name string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("the interface name %q is too long: %w", name, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.life.RLock()
+	defer c.life.RUnlock()
 	// Much cheaper than RTM_GETLINK, which counts the link's statistics.
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), unix.SIOCGIFINDEX, uintptr(unsafe.Pointer(req))); errno != 0 {
 		return 0, fmt.Errorf("cannot find interface %s: %w", name, errno)
@@ -251,8 +257,8 @@ func (c *Conn) Settle(name string) error {
 		_    [16]byte
 	}{data: unsafe.Pointer(&value)}
 	copy(req.name[:unix.IFNAMSIZ-1], name)
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.life.RLock()
+	defer c.life.RUnlock()
 	// See Linux commit facd15dfd691.
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 	runtime.KeepAlive(&value)
