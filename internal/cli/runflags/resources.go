@@ -1,6 +1,7 @@
 package runflags
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
@@ -30,16 +31,15 @@ type resources struct {
 	shmSize                                 Bytes
 	ulimits                                 parsed[*units.Ulimit]
 	cgroupParent                            string
-	windows                                 windows
 }
 
-// windows flags are accepted and passed on, as the stock client does; a Linux
-// engine does not use them.
-type windows struct {
-	cpuCount, cpuPercent int64
-	ioMaxBandwidth       Bytes
-	ioMaxIOps            uint64
-}
+// windowsOnly is a flag of another system's containers, known only to be refused
+// with a reason.
+type windowsOnly struct{}
+
+func (windowsOnly) Set(string) error { return errors.New("only Windows containers have it") }
+func (windowsOnly) String() string   { return "" }
+func (windowsOnly) Type() string     { return "value" }
 
 func (r *resources) add(fs *pflag.FlagSet) {
 	r.addCPU(fs)
@@ -50,11 +50,10 @@ func (r *resources) add(fs *pflag.FlagSet) {
 	fs.Var(&r.ulimits, "ulimit", "Ulimit options")
 	fs.StringVar(&r.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 
-	fs.Int64Var(&r.windows.cpuCount, "cpu-count", 0, "CPU count (Windows only)")
-	fs.Int64Var(&r.windows.cpuPercent, "cpu-percent", 0, "CPU percent (Windows only)")
-	fs.Var(&r.windows.ioMaxBandwidth, "io-maxbandwidth", "Maximum IO bandwidth limit for the system drive (Windows only)")
-	fs.Uint64Var(&r.windows.ioMaxIOps, "io-maxiops", 0, "Maximum IOps limit for the system drive (Windows only)")
-	hide(fs, "cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops")
+	for _, name := range []string{"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"} {
+		fs.Var(windowsOnly{}, name, "Windows only")
+		hide(fs, name)
+	}
 }
 
 func (r *resources) addCPU(fs *pflag.FlagSet) {
@@ -108,8 +107,6 @@ func (r *resources) apply(c *Container) error {
 		MemorySwappiness:     &r.swappiness,
 		OomKillDisable:       &r.oomKillDisable,
 		NanoCPUs:             int64(r.cpus),
-		CPUCount:             r.windows.cpuCount,
-		CPUPercent:           r.windows.cpuPercent,
 		CPUShares:            r.cpuShares,
 		CPUPeriod:            r.cpuPeriod,
 		CPUQuota:             r.cpuQuota,
@@ -124,8 +121,6 @@ func (r *resources) apply(c *Container) error {
 		BlkioDeviceWriteBps:  r.writeBps.values,
 		BlkioDeviceReadIOps:  r.readIOps.values,
 		BlkioDeviceWriteIOps: r.writeIOps.values,
-		IOMaximumIOps:        r.windows.ioMaxIOps,
-		IOMaximumBandwidth:   uint64(r.windows.ioMaxBandwidth),
 		Ulimits:              lastUlimits(r.ulimits.values),
 	}
 	return nil

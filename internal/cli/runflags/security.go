@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -61,13 +62,27 @@ func (s *security) apply(c *Container) error {
 	case !h.CgroupnsMode.Valid():
 		return errors.New("--cgroupns: invalid CGROUP mode")
 	}
-	h.CapAdd, h.CapDrop = s.capAdd.values, s.capDrop.values
+	h.CapAdd, h.CapDrop = capabilities(s.capAdd.values), capabilities(s.capDrop.values)
 	h.Privileged = s.privileged
 	h.ReadonlyRootfs = s.readOnly
 	h.Sysctls = s.sysctl.values
 	h.Runtime = s.runtime
 	h.Isolation = container.Isolation(s.isolation)
 	return s.applyOptions(h)
+}
+
+// capabilities brings names into the form CAP_NET_ADMIN, sorted and once each.
+func capabilities(names []string) []string {
+	var out []string
+	for _, n := range names {
+		n = strings.ToUpper(n)
+		if n != "ALL" && !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // applyOptions resolves what the client must: the text of a seccomp profile,
