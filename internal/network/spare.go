@@ -122,26 +122,39 @@ func (m *Manager) assign(s *spare, addr netip.Prefix, gateway netip.Addr, mac ne
 	if err := s.in.Do(&in); err != nil {
 		return err
 	}
-	var out rtnl.Batch
-	out.SetNeighbour(s.bridge, addr.Addr(), mac)
-	if err := m.link.Do(&out); err != nil {
-		return err
-	}
-	return m.tellBridge(m.link, s.port, mac, time.Millisecond)
+	return m.announce(m.link, s, addr.Addr(), mac, time.Millisecond)
 }
 
-// tellBridge sets at which port of the bridge the address is. The bridge does
-// not take that for a port whose carrier it has not noticed yet; then it passes
-// nothing to it either, and is told later.
-func (m *Manager) tellBridge(conn *rtnl.Conn, port int, mac net.HardwareAddr, pause time.Duration) error {
+// announce tells the host which hardware address the container has, and the
+// bridge at which port that is. The bridge does not take it for a port whose
+// carrier it has not noticed yet; then it passes nothing to that port either,
+// and is told later.
+func (m *Manager) announce(conn *rtnl.Conn, s *spare, addr netip.Addr, mac net.HardwareAddr, pause time.Duration) error {
 	var b rtnl.Batch
-	b.SetForwarding(port, mac)
+	b.SetNeighbour(s.bridge, addr, mac)
+	b.SetForwarding(s.port, mac)
 	err := conn.Do(&b)
 	if errors.Is(err, unix.EPERM) && pause < time.Second {
-		time.AfterFunc(pause, func() { m.tellBridge(m.later, port, mac, 2*pause) })
+		time.AfterFunc(pause, func() {
+			if m.holds(s.link) {
+				m.announce(m.later, s, addr, mac, 2*pause)
+			}
+		})
 		return nil
 	}
 	return err
+}
+
+// holds tells whether a container is connected by the link.
+func (m *Manager) holds(link string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.endpoints {
+		if e.Link == link {
+			return true
+		}
+	}
+	return false
 }
 
 const (

@@ -92,7 +92,7 @@ func (c *Conn) Do(b *Batch) error {
 	}
 	var failed *Error
 	for {
-		n, err := c.receive()
+		n, err := c.receive(false)
 		if err != nil {
 			return err
 		}
@@ -116,12 +116,16 @@ func (c *Conn) Do(b *Batch) error {
 	}
 }
 
-// receive reads one datagram into c.buf, which grows to fit it.
-func (c *Conn) receive() (int, error) {
+// receive reads one datagram into c.buf, which first grows to fit it if it may
+// be large; acknowledgements are not.
+func (c *Conn) receive(large bool) (n int, err error) {
 	for {
-		n, _, err := unix.Recvfrom(c.fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
-		if err == nil && n > len(c.buf) {
-			c.buf = make([]byte, n)
+		err = nil
+		if large {
+			n, _, err = unix.Recvfrom(c.fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+			if err == nil && n > len(c.buf) {
+				c.buf = make([]byte, n)
+			}
 		}
 		if err == nil {
 			n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
@@ -149,7 +153,7 @@ func (c *Conn) dump(b *Batch, each func(body []byte)) error {
 		return fmt.Errorf("cannot send to the kernel's network configuration: %w", err)
 	}
 	for {
-		n, err := c.receive()
+		n, err := c.receive(true)
 		if err != nil {
 			return err
 		}
