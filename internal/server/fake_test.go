@@ -44,7 +44,10 @@ type fakeContainers struct {
 	exec    *ctypes.ExecInspectResponse
 	timeout *int
 	signal  string
+	export  func(io.Writer) error
 }
+
+func (f *fakeContainers) Export(_ context.Context, _ string, w io.Writer) error { return f.export(w) }
 
 func (f *fakeContainers) Create(_ context.Context, o *container.CreateOptions) (ctypes.CreateResponse, error) {
 	f.created = o

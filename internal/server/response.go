@@ -24,7 +24,8 @@ var pageNotFound = errs.NotFound("page not found")
 // told any more.
 type response struct {
 	http.ResponseWriter
-	started bool
+	started  bool
+	hijacked bool // the connection is no longer the HTTP server's
 }
 
 func (w *response) WriteHeader(status int) {
@@ -46,7 +47,8 @@ func (w *response) Flush() {
 // Hijack hands over the connection.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	w.started = w.started || err == nil
+	w.hijacked = err == nil
+	w.started = w.started || w.hijacked
 	return conn, buf, err
 }
 

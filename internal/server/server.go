@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"runtime/trace"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,13 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, hr *http.Request) {
 
 	ctx, stop := s.requestContext(hr.Context(), rt)
 	defer stop()
+	if trace.IsEnabled() {
+		var task *trace.Task
+		ctx, task = trace.NewTask(ctx, rt.method+" "+rt.pattern)
+		defer task.End()
+	}
 	r := &request{Request: hr.WithContext(ctx), api: maxAPI, name: name}
+	s.log.Debug("request", "method", r.Method, "uri", r.RequestURI)
 	if err := s.handle(w, r, rt, version); err != nil {
 		s.fail(w, r, version, err)
 	}
@@ -111,8 +118,13 @@ func (s *Server) fail(w *response, r *request, version string, err error) {
 	} else {
 		s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
 	}
+	if w.hijacked {
+		return
+	}
 	if w.started {
-		return // too late to say so: the client sees the answer end
+		// Too late to say so. Cut the connection: an answer that ended well
+		// would make half an archive look like a whole one.
+		panic(http.ErrAbortHandler)
 	}
 	if version != "" && parseVersion(version) < minAPI {
 		http.Error(w, err.Error(), status)

@@ -345,6 +345,28 @@ func TestArchive(t *testing.T) {
 	wantError(t, f.ask("GET", "/containers/c/archive?path=/x", ""), 404, "Could not find the file /x in container c")
 }
 
+// Half an export must not look like a whole one.
+func TestBrokenAnswerIsCutOff(t *testing.T) {
+	f := newFixture()
+	f.containers.export = func(w io.Writer) error {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+		return errors.New("the disk is gone")
+	}
+	s := f.listen(t)
+	resp, err := http.Get(s.URL + "/containers/c/export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("read %d bytes and %v", n, err)
+	}
+	f.containers.export = func(io.Writer) error { return errs.NotFound("No such container: c") }
+	wantError(t, f.ask("GET", "/containers/c/export", ""), 404, "No such container: c")
+}
+
 func TestParameters(t *testing.T) {
 	f := newFixture()
 	for _, tt := range []struct{ method, path, message string }{
