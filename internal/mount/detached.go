@@ -33,7 +33,9 @@ func Detached(mounts []Mount) (*os.File, error) {
 	}
 	m := mounts[0]
 	fd, err := detached(m)
-	if errors.Is(err, errUnsupported) {
+	// An overlay may also be invalid because this kernel knows less of the way
+	// it was described; mount(2) knows it all.
+	if errors.Is(err, errUnsupported) || m.Type == "overlay" && errors.Is(err, unix.EINVAL) {
 		return private(m)
 	}
 	if err != nil {
@@ -117,16 +119,12 @@ func (c *config) set(fstype string, p param) error {
 // setLower adds the layers one by one, which lifts the limit on their length
 // together. lowerdir+ takes its value as it is, without escapes.
 func (c *config) setLower(value string) error {
-	for i, dir := range SplitLower(value) {
+	for _, dir := range SplitLower(value) {
 		dir, err := c.short(dir)
 		if err != nil {
 			return err
 		}
-		err = unix.FsconfigSetString(c.fd, "lowerdir+", dir)
-		if i == 0 && errors.Is(err, unix.EINVAL) {
-			return errUnsupported
-		}
-		if err != nil {
+		if err := unix.FsconfigSetString(c.fd, "lowerdir+", dir); err != nil {
 			return c.explain(err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,16 +16,16 @@ import (
 // Changes implements Snapshotter. Only the upper directory is walked; the
 // merged view of the layers tells what each entry of it replaced.
 func (o *overlay) Changes(ctx context.Context, id string) ([]Change, error) {
-	dir, lower, err := o.lower(id)
+	s, err := o.find(id)
 	if err != nil {
 		return nil, err
 	}
-	upper, err := os.Open(filepath.Join(dir, "fs"))
+	upper, err := os.Open(s.upper())
 	if err != nil {
 		return nil, err
 	}
 	defer upper.Close()
-	base, err := mount.Detached(o.view(lower))
+	base, err := mount.Detached(o.view(s.lower))
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -33,11 +34,16 @@ import (
 type overlay struct {
 	*store
 	options []string // that every mount gets
-	quota   *quota   // nil where the file system has none
-	noQuota error    // why
+	// volatile is whether the kernel knows that option, which is Linux 5.10.
+	volatile bool
+	quota    *quota // nil where the file system has none
+	noQuota  error  // why
 }
 
-const noLayers = "-" // the target of "lower" when there are none
+const (
+	noLayers  = "-" // the target of "lower" when there are none
+	ephemeral = "~" // begins it when the snapshot is mounted volatile
+)
 
 func newOverlay(dir string) (*overlay, error) {
 	s, err := openStore(dir, layer.Overlay)
@@ -107,7 +113,11 @@ func (o *overlay) probe() error {
 		}
 	}
 	m := o.stack([]string{o.path("empty")}, upper, work)
-	f, err := mount.Detached([]mount.Mount{m})
+	f, err := mount.Detached([]mount.Mount{withVolatile(m)})
+	o.volatile = err == nil
+	if err != nil {
+		f, err = mount.Detached([]mount.Mount{m})
+	}
 	if err != nil {
 		return errs.NotImplemented("%s cannot hold overlayfs snapshots: %w", o.dir, err)
 	}
@@ -139,6 +149,11 @@ func (o *overlay) stack(lower []string, upper, work string) mount.Mount {
 		options = append(options, "ro")
 	}
 	return mount.Mount{Type: "overlay", Source: "overlay", Options: append(options, o.options...)}
+}
+
+func withVolatile(m mount.Mount) mount.Mount {
+	m.Options = append(slices.Clone(m.Options), "volatile")
+	return m
 }
 
 // Name implements Snapshotter.
@@ -213,6 +228,9 @@ func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOption
 	if len(names) > 0 {
 		list = strings.Join(names, ":")
 	}
+	if opts.Ephemeral && o.volatile {
+		list = ephemeral + list
+	}
 	if err := os.Symlink(list, filepath.Join(dir, "lower")); err != nil {
 		return err
 	}
@@ -246,37 +264,58 @@ func (o *overlay) Remove(ctx context.Context, id string) error {
 	return o.store.Remove(ctx, id)
 }
 
-// lower reads the layers of a snapshot, topmost first, as paths.
-func (o *overlay) lower(id string) (dir string, lower []string, err error) {
-	dir, err = o.snapshotPath(id)
+// overlaySnapshot is what a snapshot's directory says about it.
+type overlaySnapshot struct {
+	dir      string
+	lower    []string // paths, topmost first
+	volatile bool
+}
+
+func (s *overlaySnapshot) upper() string { return filepath.Join(s.dir, "fs") }
+func (s *overlaySnapshot) work() string  { return filepath.Join(s.dir, "work") }
+
+// find reads what there is to know of a snapshot.
+func (o *overlay) find(id string) (overlaySnapshot, error) {
+	dir, err := o.snapshotPath(id)
 	if err != nil {
-		return "", nil, err
+		return overlaySnapshot{}, err
 	}
 	list, err := os.Readlink(filepath.Join(dir, "lower"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, noSnapshot(id)
+		return overlaySnapshot{}, noSnapshot(id)
 	}
-	if err != nil || list == noLayers {
-		return dir, nil, err
+	if err != nil {
+		return overlaySnapshot{}, err
 	}
-	lower = strings.Split(list, ":")
-	for i, link := range lower {
-		lower[i] = o.path("l", link)
+	s := overlaySnapshot{dir: dir}
+	list, s.volatile = strings.CutPrefix(list, ephemeral)
+	if list != noLayers {
+		for link := range strings.SplitSeq(list, ":") {
+			s.lower = append(s.lower, o.path("l", link))
+		}
 	}
-	return dir, lower, nil
+	return s, nil
 }
 
 // Mounts implements Snapshotter.
 func (o *overlay) Mounts(id string) ([]mount.Mount, error) {
-	dir, lower, err := o.lower(id)
+	s, err := o.find(id)
 	if err != nil {
 		return nil, err
 	}
-	upper := filepath.Join(dir, "fs")
-	if len(lower) == 0 {
-		return []mount.Mount{{Type: "bind", Source: upper, Options: []string{"rbind", "rw"}}}, nil
+	if len(s.lower) == 0 {
+		return []mount.Mount{{Type: "bind", Source: s.upper(), Options: []string{"rbind", "rw"}}}, nil
 	}
-	return []mount.Mount{o.stack(lower, upper, filepath.Join(dir, "work"))}, nil
+	m := o.stack(s.lower, s.upper(), s.work())
+	if s.volatile {
+		// The kernel refuses what was mounted volatile before, in case it was
+		// not synced when the machine crashed. We were told not to mind.
+		if err := os.RemoveAll(filepath.Join(s.work(), "work", "incompat")); err != nil {
+			return nil, err
+		}
+		m = withVolatile(m)
+	}
+	return []mount.Mount{m}, nil
 }
 
 // View implements Snapshotter.
@@ -305,20 +344,20 @@ func (o *overlay) view(lower []string) []mount.Mount {
 
 // Dirs implements Snapshotter.
 func (o *overlay) Dirs(id string) map[string]string {
-	dir, lower, err := o.lower(id)
+	s, err := o.find(id)
 	if err != nil {
 		return nil
 	}
-	for i, link := range lower {
+	for i, link := range s.lower {
 		if target, err := os.Readlink(link); err == nil {
-			lower[i] = filepath.Join(filepath.Dir(link), target)
+			s.lower[i] = filepath.Join(filepath.Dir(link), target)
 		}
 	}
 	return map[string]string{
-		"LowerDir":  strings.Join(lower, ":"),
-		"UpperDir":  filepath.Join(dir, "fs"),
-		"WorkDir":   filepath.Join(dir, "work"),
-		"MergedDir": filepath.Join(dir, "merged"),
+		"LowerDir":  strings.Join(s.lower, ":"),
+		"UpperDir":  s.upper(),
+		"WorkDir":   s.work(),
+		"MergedDir": filepath.Join(s.dir, "merged"),
 	}
 }
 

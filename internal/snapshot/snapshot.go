@@ -51,6 +51,11 @@ type LayerInfo struct {
 type PrepareOptions struct {
 	// SizeLimit bounds the bytes the writable tree may take; 0 does not.
 	SizeLimit int64
+	// Ephemeral says that the snapshot need not survive a crash of the machine.
+	// Where the driver can, nothing in it is ever synced then, not even when
+	// asked to: the kernel otherwise syncs the whole disk below an overlay each
+	// time it is unmounted.
+	Ephemeral bool
 }
 
 // Snapshotter is implemented by every driver and checked by the suite in

@@ -1,8 +1,17 @@
 package snapshot_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/mount"
 	"github.com/gantry-containers/gantry/internal/snapshot"
 	"github.com/gantry-containers/gantry/internal/snapshot/snapshottest"
 )
@@ -13,4 +22,66 @@ func TestOverlayFS(t *testing.T) {
 
 func TestVFS(t *testing.T) {
 	snapshottest.Run(t, func(dir string) (snapshot.Snapshotter, error) { return snapshot.New(snapshot.VFS, dir) })
+}
+
+func TestNew(t *testing.T) {
+	if _, err := snapshot.New("btrfs", t.TempDir()); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("an unknown driver: %v", err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("overlayfs needs root")
+	}
+	// A file system that cannot be below an overlay: another overlay.
+	lower, upper, work, dir := t.TempDir(), t.TempDir(), "", t.TempDir()
+	work = filepath.Join(upper, "work")
+	upper = filepath.Join(upper, "fs")
+	for _, d := range []string{upper, work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if _, err := snapshot.New(snapshot.OverlayFS, dir); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("overlayfs upon overlayfs: %v", err)
+	}
+	s, err := snapshot.New("", dir)
+	if err != nil || s.Name() != snapshot.VFS {
+		t.Errorf("no driver was chosen: %v", err)
+	}
+	if s, err := snapshot.New("", t.TempDir()); err != nil || s.Name() != snapshot.OverlayFS {
+		t.Errorf("overlayfs was not chosen: %v", err)
+	}
+}
+
+// BenchmarkPrepare makes and removes a container's root over eight layers.
+func BenchmarkPrepare(b *testing.B) {
+	s, err := snapshot.New(snapshot.OverlayFS, b.TempDir())
+	if err != nil {
+		b.Skip(err)
+	}
+	var layers []digest.Digest
+	for i := range 8 {
+		layers = append(layers, snapshottest.Unpack(b, s, snapshottest.File{Name: fmt.Sprint(i), Content: "x"}))
+	}
+	ctx := b.Context()
+	for b.Loop() {
+		if err := s.Prepare(ctx, "c", layers, snapshot.PrepareOptions{Ephemeral: true}); err != nil {
+			b.Fatal(err)
+		}
+		mounts, err := s.Mounts("c")
+		if err != nil {
+			b.Fatal(err)
+		}
+		f, err := mount.Detached(mounts)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Close()
+		if err := s.Remove(ctx, "c"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

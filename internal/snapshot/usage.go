@@ -10,11 +10,11 @@ import (
 
 // Usage implements Snapshotter.
 func (o *overlay) Usage(ctx context.Context, id string) (size, inodes int64, err error) {
-	dir, _, err := o.lower(id)
+	s, err := o.find(id)
 	if err != nil {
 		return 0, 0, err
 	}
-	return usage(ctx, filepath.Join(dir, "fs"))
+	return usage(ctx, s.upper())
 }
 
 // usage adds up what a tree holds: the sizes of all but directories, files with

@@ -60,6 +60,46 @@ func testLifecycle(t *testing.T, s snapshot.Snapshotter) {
 
 func second[T any](_ T, err error) error { return err }
 
+// An ephemeral snapshot is like any other, also when it is mounted again.
+func testEphemeral(t *testing.T, s snapshot.Snapshotter) {
+	layer := Unpack(t, s, File{Name: "a", Content: "1"})
+	must(t, s.Prepare(t.Context(), "c", []digest.Digest{layer}, snapshot.PrepareOptions{Ephemeral: true}))
+	for i := range 3 {
+		inside(t, s, "c", func(dir string) {
+			f, err := os.Create(fmt.Sprintf("%s/f%d", dir, i))
+			must(t, err)
+			must(t, f.Sync())
+			must(t, f.Close())
+		})
+	}
+	inside(t, s, "c", func(dir string) { want(t, "merged", tree(t, dir), "a=1 f0= f1= f2=") })
+	want(t, "changes", changes(t, s, "c"), "A /f0, A /f1, A /f2")
+	must(t, s.Remove(t.Context(), "c"))
+}
+
+// A limit either holds or is refused.
+func testSizeLimit(t *testing.T, s snapshot.Snapshotter) {
+	layer := Unpack(t, s, File{Name: "a", Content: "1"})
+	err := s.Prepare(t.Context(), "c", []digest.Digest{layer}, snapshot.PrepareOptions{SizeLimit: 1 << 20})
+	if errors.Is(err, errdefs.ErrNotImplemented) {
+		if ids, _ := s.Snapshots(t.Context()); len(ids) != 0 {
+			t.Errorf("left behind: %q", ids)
+		}
+		t.Skip(err)
+	}
+	must(t, err)
+	inside(t, s, "c", func(dir string) {
+		must(t, os.WriteFile(dir+"/fits", make([]byte, 1<<19), 0o644))
+		err := os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o644)
+		if !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("writing more than the limit gives %v", err)
+		}
+	})
+	prepare(t, s, "unlimited", layer)
+	inside(t, s, "unlimited", func(dir string) { must(t, os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o644)) })
+	must(t, s.Remove(t.Context(), "c"))
+}
+
 func testReopen(t *testing.T, open func(string) (snapshot.Snapshotter, error)) {
 	dir := t.TempDir()
 	s, err := open(dir)

@@ -113,6 +113,8 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"ChangesOfNothing", testChangesOfNothing},
 		{"DiffRoundTrip", testDiffRoundTrip},
 		{"Usage", testUsage},
+		{"Ephemeral", testEphemeral},
+		{"SizeLimit", testSizeLimit},
 		{"SameLayerAtOnce", testSameLayerAtOnce},
 		{"BadLayers", testBadLayers},
 	} {
