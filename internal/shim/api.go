@@ -1,0 +1,85 @@
+package shim
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/gantry-containers/gantry/internal/logs"
+	"github.com/gantry-containers/gantry/internal/mount"
+)
+
+// StartRequest describes a container to start.
+type StartRequest struct {
+	ID         string
+	Spec       json.RawMessage `json:"-"` // OCI runtime configuration; travels beside the request
+	RootMounts []mount.Mount   `json:",omitempty"`
+	Bundle     string          `json:",omitempty"`
+
+	Terminal    bool    `json:",omitempty"`
+	OpenStdin   bool    `json:",omitempty"`
+	StdinOnce   bool    `json:",omitempty"` // the end of a client's input is the end of the container's
+	ConsoleSize [2]uint // height, width; 0,0 leaves the kernel's default
+
+	Log       logs.Config
+	Ephemeral bool              `json:",omitempty"` // nobody will ask for it after its exit was told once
+	Labels    map[string]string `json:",omitempty"` // given back in Status
+}
+
+// StartReply says what was started.
+type StartReply struct {
+	Pid       int
+	StartedAt time.Time
+	StartTime uint64 // clock ticks after boot, field 22 of /proc/PID/stat
+}
+
+// ExecRequest describes a further process in a running container.
+type ExecRequest struct {
+	ID, ExecID string
+	Process    json.RawMessage `json:"-"` // specs.Process
+
+	Terminal  bool `json:",omitempty"`
+	OpenStdin bool `json:",omitempty"`
+	Detach    bool `json:",omitempty"` // nobody will ever read its output
+}
+
+// AttachRequest describes what a client wants of a process.
+type AttachRequest struct {
+	ID, ExecID            string
+	Stdin, Stdout, Stderr bool
+	Multiplex             bool   // frames with an 8-byte header; never for a terminal
+	DetachKeys            []byte `json:",omitempty"` // none: ctrl-p ctrl-q; only looked for on a terminal
+	Unread                []byte `json:",omitempty"` // input that was read from the client already
+	AttachID              string `json:",omitempty"` // comes back in events; chosen by the caller
+}
+
+// Status is what the shim knows of a process. ExecID is empty for a container's
+// first process.
+type Status struct {
+	ID          string
+	ExecID      string `json:",omitempty"`
+	Pid         int
+	StartedAt   time.Time
+	StartTime   uint64
+	Running     bool
+	ExitCode    int               `json:",omitempty"` // 128+n after signal n
+	ExitedAt    time.Time         `json:",omitzero"`
+	OOMKilled   bool              `json:",omitempty"` // the OOM killer struck in the container
+	ExitUnknown bool              `json:",omitempty"` // it ended and nobody can say how; ExitCode is then 255
+	Ephemeral   bool              `json:",omitempty"`
+	Labels      map[string]string `json:",omitempty"`
+}
+
+// What an Event is about.
+const (
+	EventExit   = "exit"   // the process has ended, its log is complete
+	EventOOM    = "oom"    // the OOM killer struck
+	EventDetach = "detach" // an attached client typed its detach keys
+	EventEnd    = "end"    // an attached client's stream has ended otherwise
+)
+
+// Event tells of a change of a process, with its status after it.
+type Event struct {
+	Type string
+	Status
+	AttachID string `json:",omitempty"` // of EventDetach and EventEnd
+}

@@ -1,0 +1,243 @@
+package shim
+
+import (
+	"errors"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// attach registers a client of a process that runs or will.
+func (h *Holder) attach(r *AttachRequest, conn *os.File) error {
+	k := key{r.ID, r.ExecID}
+	if err := checkID(k.id); err != nil {
+		return err
+	}
+	c, err := newClient(r, conn)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	t := h.tasks[k]
+	if t == nil || !t.attachable() {
+		h.pending[k] = append(h.pending[k], c)
+		h.mu.Unlock()
+		go h.awaitPending(k, c)
+		return nil
+	}
+	h.mu.Unlock()
+	t.attach(c)
+	return nil
+}
+
+// attachable reports whether a client that comes now belongs to this process:
+// not to one that is being started, which collects its clients itself, and not
+// to one that has ended, whose successor it may be waiting for.
+func (t *task) attachable() bool {
+	return t.status().Running
+}
+
+// awaitPending drops a client that goes away before its process came.
+func (h *Holder) awaitPending(k key, c *client) {
+	gone := c.awaitHangup(func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return !slices.Contains(h.pending[k], c)
+	})
+	if !gone {
+		return
+	}
+	h.mu.Lock()
+	i := slices.Index(h.pending[k], c)
+	if i >= 0 {
+		h.pending[k] = slices.Delete(h.pending[k], i, i+1)
+		if len(h.pending[k]) == 0 {
+			delete(h.pending, k)
+		}
+	}
+	h.mu.Unlock()
+	if i >= 0 {
+		c.drop()
+	}
+}
+
+// awaitHangup waits until the peer is gone, or until stop, which is asked when
+// anything happens on the socket and when its wait is interrupted.
+func (c *client) awaitHangup(stop func() bool) (gone bool) {
+	rc, err := c.conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = rc.Read(func(fd uintptr) bool {
+		if stop() {
+			return true
+		}
+		gone = hungUp(int(fd))
+		return gone
+	})
+	return gone || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !stop()
+}
+
+// attach gives a client the output from now on, and the process its input.
+func (t *task) attach(c *client) {
+	t.mu.Lock()
+	t.clients = append(t.clients, c)
+	t.mu.Unlock()
+	go t.serve(c)
+}
+
+// serve reads what a client types and notices when it goes.
+func (t *task) serve(c *client) {
+	kind := EventEnd
+	switch {
+	case !c.r.Stdin || t.in == nil || c.inputDone:
+	case t.input(c):
+		kind = EventDetach
+		t.detach(c, kind)
+		return
+	case !t.rec.StdinOnce || t.rec.Terminal:
+		// As in Docker: the end of the input is the end of the attachment.
+		t.detach(c, kind)
+		return
+	default:
+		c.inputDone = true
+		t.closeStdin()
+	}
+	if c.awaitHangup(c.isOver) {
+		t.detach(c, kind)
+	}
+}
+
+func (c *client) isOver() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// input copies a client's input until its end or the detach keys.
+func (t *task) input(c *client) (detached bool) {
+	rc, err := c.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	for {
+		more := false
+		if len(c.unfed)+len(c.r.Unread) > 0 {
+			t.h.guarded(func() { more, detached = t.leftover(c) })
+			if !more {
+				return detached
+			}
+			continue
+		}
+		err := rc.Read(func(fd uintptr) bool {
+			t.h.gate.RLock()
+			defer t.h.gate.RUnlock()
+			buf := chunks.Get().(*[]byte)
+			defer chunks.Put(buf)
+			n, err := readFD(int(fd), *buf)
+			if err == unix.EAGAIN {
+				return false
+			}
+			if n > 0 {
+				more, detached = t.typed(c, (*buf)[:n])
+			}
+			return true
+		})
+		if err != nil || !more {
+			return detached
+		}
+	}
+}
+
+// leftover hands over input that was read before: by an upgraded io, or by the
+// daemon together with the request.
+func (t *task) leftover(c *client) (more, detached bool) {
+	if p := c.unfed; len(p) > 0 {
+		c.unfed = nil
+		if t.feed(c, p) != nil {
+			return false, false
+		}
+		if len(c.unfed) > 0 {
+			return true, false
+		}
+	}
+	p := c.r.Unread
+	c.r.Unread = nil
+	return t.typed(c, p)
+}
+
+// typed hands input to the process. more is false when the process does not
+// want any, or when the client has detached.
+func (t *task) typed(c *client, p []byte) (more, detached bool) {
+	if t.rec.Terminal {
+		p, detached = c.keys.filter(p)
+	}
+	err := t.feed(c, p)
+	return err == nil && !detached, detached
+}
+
+// feed writes to the input of the process and waits while it does not read. What
+// an upgrade interrupts stays in c.unfed.
+func (t *task) feed(c *client, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	t.inMu.Lock()
+	defer t.inMu.Unlock()
+	rc, err := t.in.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var fail error
+	err = rc.Write(func(fd uintptr) bool {
+		for len(p) > 0 {
+			n, err := unix.Write(int(fd), p)
+			switch err {
+			case nil:
+				p = p[n:]
+			case unix.EINTR:
+			case unix.EAGAIN:
+				return false
+			default:
+				fail = err
+				return true
+			}
+		}
+		return true
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) && upgrading.Load() {
+		c.unfed = slices.Clone(p)
+		return nil
+	}
+	return errors.Join(err, fail)
+}
+
+// detach ends a client's stream while the process goes on.
+func (t *task) detach(c *client, kind string) {
+	t.mu.Lock()
+	i := slices.Index(t.clients, c)
+	if i >= 0 {
+		t.clients = slices.Delete(t.clients, i, i+1)
+	}
+	t.mu.Unlock()
+	if i >= 0 {
+		c.finish()
+		t.h.publish(Event{Type: kind, Status: t.status(), AttachID: c.r.AttachID})
+	}
+}
+
+// detachAll ends all streams, the process having ended.
+func (t *task) detachAll() {
+	t.mu.Lock()
+	list := t.clients
+	t.clients = nil
+	t.mu.Unlock()
+	for _, c := range list {
+		c.finish()
+		t.h.publish(Event{Type: EventEnd, Status: t.status(), AttachID: c.r.AttachID})
+	}
+}

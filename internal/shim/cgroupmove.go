@@ -1,0 +1,34 @@
+package shim
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+)
+
+// cgroupName is the shim's own cgroup: there is one for each exec root.
+func cgroupName(execRoot string) string {
+	execRoot = filepath.Clean(execRoot)
+	if execRoot == "/run/gantry" {
+		return "/gantry-shim"
+	}
+	sum := sha256.Sum256([]byte(execRoot))
+	return "/g" + hex.EncodeToString(sum[:])[:6] + "-shim"
+}
+
+// leaveCgroup moves the process out of the daemon's cgroup. Where that is not
+// possible the shim works as well, until somebody stops the daemon's cgroup.
+func leaveCgroup(execRoot string, log *slog.Logger) {
+	cg := cgroup.New(cgroupName(execRoot))
+	err := cg.Create(nil)
+	if err == nil {
+		err = cg.Add(os.Getpid())
+	}
+	if err != nil {
+		log.Warn("the shim stays in the cgroup of the daemon", "error", err)
+	}
+}

@@ -1,0 +1,108 @@
+package shim
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// Ensure connects to the shim of execRoot and starts binary (a gantry-shim) as
+// one when none answers. The new shim leaves the caller's session and cgroup; it
+// is the caller's child until the caller dies.
+func Ensure(ctx context.Context, execRoot, binary string) (*Client, error) {
+	c := &Client{execRoot: execRoot, binary: binary}
+	l, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.release(l)
+	return c, nil
+}
+
+// start runs a shim and returns when it, or one that was faster, listens.
+func start(ctx context.Context, execRoot, binary string) error {
+	if err := os.MkdirAll(execRoot, 0o711); err != nil {
+		return errs.System("cannot make the exec root: %w", err)
+	}
+	unlock, err := lockFile(ctx, filepath.Join(execRoot, "shim-start.lock"))
+	if err != nil {
+		return errs.System("cannot start the shim: %w", err)
+	}
+	defer unlock()
+	if c, err := Dial(ctx, execRoot); err == nil {
+		return c.Close()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return errs.System("cannot start the shim: %w", err)
+	}
+	defer r.Close()
+	cmd := exec.Command(binary, "io", "--exec-root", execRoot)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), readyEnv + "=3"}
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return errs.System("cannot start the shim: %w", err)
+	}
+	go cmd.Wait()
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	defer stop()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	switch {
+	case line == readyLine:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil && line == "":
+		return errs.Unavailable("cannot start the shim: %s ended at once; its log is %s", binary, logPath(execRoot))
+	}
+	return errs.Unavailable("cannot start the shim: %s", strings.TrimSpace(line))
+}
+
+const (
+	readyEnv  = "GANTRY_SHIM_READY" // number of the descriptor to write readyLine to
+	readyLine = "ready\n"
+)
+
+func logPath(execRoot string) string { return filepath.Join(execRoot, "shim.log") }
+
+// lockFile takes a lock that ends with the process.
+func lockFile(ctx context.Context, path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() {
+		for {
+			err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+			if !errors.Is(err, unix.EINTR) {
+				done <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f.Close, nil
+	case <-ctx.Done():
+		go func() { <-done; f.Close() }()
+		return nil, ctx.Err()
+	}
+}

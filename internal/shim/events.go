@@ -1,0 +1,110 @@
+package shim
+
+import (
+	"net"
+	"slices"
+	"sync"
+)
+
+// subscriber is a connection that is told of events.
+type subscriber struct {
+	conn *net.UnixConn
+
+	mu     sync.Mutex // guards everything below
+	queue  []Event
+	more   sync.Cond
+	closed bool
+}
+
+// maxQueue is how many events wait for a subscriber before it is given up: it
+// then subscribes again and is told all exits.
+const maxQueue = 100_000
+
+// publish tells everybody of e. It does not block.
+func (h *Holder) publish(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.watch {
+		s.add(e)
+	}
+}
+
+func (s *subscriber) add(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) >= maxQueue {
+		s.closed = true
+	} else {
+		s.queue = append(s.queue, e)
+	}
+	s.more.Signal()
+}
+
+// subscribe makes conn a stream of events, the first of which are all exits
+// nobody has forgotten. It returns when the connection is gone.
+func (h *Holder) subscribe(conn *net.UnixConn) {
+	s := &subscriber{conn: conn}
+	s.more.L = &s.mu
+	h.mu.Lock()
+	for _, t := range h.tasks {
+		select {
+		case <-t.ended:
+			if st := t.status(); st.Pid != 0 {
+				s.queue = append(s.queue, Event{Type: EventExit, Status: st})
+			}
+		default:
+		}
+	}
+	slices.SortFunc(s.queue, func(a, b Event) int { return a.ExitedAt.Compare(b.ExitedAt) })
+	h.watch[s] = struct{}{}
+	h.mu.Unlock()
+	h.follow(s)
+}
+
+// resubscribe goes on with a subscriber of the binary before this one, who was
+// told everything up to now.
+func (h *Holder) resubscribe(conn *net.UnixConn) {
+	s := &subscriber{conn: conn}
+	s.more.L = &s.mu
+	h.mu.Lock()
+	h.watch[s] = struct{}{}
+	h.mu.Unlock()
+	h.follow(s)
+}
+
+// follow delivers until the connection is gone.
+func (h *Holder) follow(s *subscriber) {
+	go s.deliver()
+	// A subscriber says nothing more: this returns when it has gone.
+	var b [1]byte
+	s.conn.Read(b[:])
+	h.mu.Lock()
+	delete(h.watch, s)
+	h.mu.Unlock()
+	s.mu.Lock()
+	s.closed = true
+	s.more.Signal()
+	s.mu.Unlock()
+}
+
+func (s *subscriber) deliver() {
+	defer s.conn.Close()
+	for {
+		s.mu.Lock()
+		for len(s.queue) == 0 && !s.closed {
+			s.more.Wait()
+		}
+		list := s.queue
+		s.queue = nil
+		closed := s.closed
+		s.mu.Unlock()
+		if closed {
+			return
+		}
+		for _, e := range list {
+			if send(s.conn, e, nil) != nil {
+				return
+			}
+		}
+	}
+}

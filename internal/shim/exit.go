@@ -1,0 +1,252 @@
+package shim
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// wait sees a process to its end: it learns the exit code, drains the output,
+// records the exit, tells of it, and removes the cgroup.
+func (t *task) wait() {
+	t.awaitDeath()
+	t.reapOnce()
+	t.endGroup()
+	drained := t.drainPumps()
+	closed := make(chan struct{})
+	t.h.guarded(func() {
+		select {
+		case <-drained:
+			t.closeLog()
+			close(closed)
+		default:
+			go func() { // a client holds up the rest; the log gets it when it comes
+				<-drained
+				t.closeLog()
+				close(closed)
+			}()
+		}
+		t.recordExit()
+		close(t.ended)
+		t.h.publish(Event{Type: EventExit, Status: t.status()})
+	})
+	<-closed
+	t.h.guarded(t.cleanUp)
+}
+
+// guarded runs f while no upgrade can happen.
+func (h *Holder) guarded(f func()) {
+	h.gate.RLock()
+	defer h.gate.RUnlock()
+	f()
+}
+
+// reapOnce collects the exit code. An upgrade may follow at once, so that it is
+// noted in the same breath.
+func (t *task) reapOnce() {
+	t.h.gate.RLock()
+	defer t.h.gate.RUnlock()
+	if t.rec.Reaped {
+		return
+	}
+	code, known := t.reap()
+	t.h.orphans.forget(t.rec.Pid)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rec.Reaped, t.rec.ExitCode, t.rec.ExitUnknown, t.rec.ExitedAt = true, code, !known, now()
+}
+
+// endGroup ends what is left of a container whose first process has died.
+func (t *task) endGroup() {
+	cg := t.cgroup()
+	if t.exec != "" || cg == nil {
+		return
+	}
+	if t.rec.SharedPIDs {
+		cg.Kill(unix.SIGKILL)
+	}
+	if n, err := cg.OOMKills(); err == nil && n > 0 {
+		t.noteOOM()
+	}
+}
+
+// recordExit persists the exit, before anybody is told of it.
+func (t *task) recordExit() {
+	t.mu.Lock()
+	t.rec.Running = false
+	t.mu.Unlock()
+	if err := t.save(); err != nil {
+		t.h.log.Error("cannot record an exit", "process", t.key.String(), "error", err)
+	}
+}
+
+// cleanUp leaves nothing of an ended process but its record.
+func (t *task) cleanUp() {
+	t.detachAll()
+	t.release()
+	if cg := t.cgroup(); t.exec == "" && cg != nil {
+		if err := cg.Delete(); err != nil {
+			t.h.log.Error("cannot remove a cgroup", "process", t.key.String(), "error", err)
+		}
+	}
+	close(t.gone)
+}
+
+// awaitDeath blocks until the process is dead. A pidfd polls readable then.
+func (t *task) awaitDeath() {
+	rc, err := t.pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	rc.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		return err != unix.EINTR && n != 0
+	})
+}
+
+// unknownCode is reported, marked as unknown, where the kernel does not tell.
+const unknownCode = 255
+
+// reap collects the exit code, as parent or, after io was killed and another
+// has taken over, from the pidfd.
+func (t *task) reap() (code int, known bool) {
+	var ws unix.WaitStatus
+	for {
+		pid, err := unix.Wait4(t.rec.Pid, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && pid == t.rec.Pid {
+			return exitCode(ws), true
+		}
+		break
+	}
+	// Init, whose child it is now, may not have collected it yet.
+	for range 200 {
+		status, err := pidfdExit(t.pidfd)
+		if err == nil {
+			return exitCode(status), true
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return unknownCode, false
+}
+
+func exitCode(ws unix.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+func (t *task) noteOOM() {
+	t.mu.Lock()
+	told := t.rec.OOMKilled
+	t.rec.OOMKilled = true
+	t.mu.Unlock()
+	if !told {
+		t.h.publish(Event{Type: EventOOM, Status: t.status()})
+	}
+}
+
+func (t *task) closeLog() {
+	if t.log == nil {
+		return
+	}
+	if err := t.log.Close(); err != nil {
+		t.h.log.Error("cannot close a log", "process", t.key.String(), "error", err)
+	}
+}
+
+// release gives up the descriptors of an ended process, here and in net.
+func (t *task) release() {
+	t.h.store.drop(t.storeKey(""))
+	t.pidfd.Close()
+	if t.in != nil {
+		t.in.Close()
+	}
+	for _, f := range t.out {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// reaper collects orphans: processes that were left to io, the subreaper, by
+// parents that died, as a container without a PID namespace of its own may do.
+//
+// It must not take a child that somebody else waits for. So it looks for
+// zombies only while nothing is being started, and leaves those that are known.
+type reaper struct {
+	starting sync.RWMutex // held shared while somebody forks and waits
+
+	mu    sync.Mutex // guards known
+	known map[int]bool
+}
+
+// spawning says that children appear which are nobody's orphans until the
+// returned function is called.
+func (r *reaper) spawning() (done func()) {
+	r.starting.RLock()
+	return r.starting.RUnlock
+}
+
+func (r *reaper) know(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil {
+		r.known = map[int]bool{}
+	}
+	r.known[pid] = true
+}
+
+func (r *reaper) forget(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, pid)
+}
+
+func (r *reaper) knows(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known[pid]
+}
+
+// collect reaps all orphans there are. It reports false when it has to be asked
+// again, somebody else's zombie being in the way.
+func (r *reaper) collect() bool {
+	if !r.starting.TryLock() {
+		return false
+	}
+	defer r.starting.Unlock()
+	for {
+		pid, err := peekZombie()
+		switch {
+		case err == unix.EINTR:
+		case err != nil || pid == 0:
+			return true
+		case r.knows(pid):
+			return false
+		default:
+			unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+	}
+}
+
+// run collects after each SIGCHLD, once things have settled.
+func (r *reaper) run(children <-chan struct{}) {
+	for range children {
+		for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+			time.Sleep(wait)
+			if r.collect() {
+				break
+			}
+		}
+	}
+}

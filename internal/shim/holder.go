@@ -1,0 +1,210 @@
+package shim
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+)
+
+// Holder is the io role: all processes of one exec root.
+type Holder struct {
+	execRoot string
+	log      *slog.Logger
+	store    *storeClient // the net role
+
+	// gate is held shared while a request is executed or data is moved, so that
+	// an upgrade, which holds it exclusively, finds nothing half done.
+	gate sync.RWMutex
+
+	mu      sync.Mutex // guards everything below
+	tasks   map[key]*task
+	pending map[key][]*client // attached before there was a process
+	watch   map[*subscriber]struct{}
+	closing bool
+
+	listener *os.File // of shim.sock; io never gives it up
+	lock     *os.File // of shim.lock: one io per exec root
+
+	orphans reaper
+}
+
+// key names a process: a container's first one when exec is "".
+type key struct{ id, exec string }
+
+func (k key) String() string {
+	if k.exec == "" {
+		return "container " + k.id
+	}
+	return "exec " + k.exec
+}
+
+func newHolder(execRoot string, log *slog.Logger) *Holder {
+	return &Holder{
+		execRoot: execRoot,
+		log:      log,
+		tasks:    map[key]*task{},
+		pending:  map[key][]*client{},
+		watch:    map[*subscriber]struct{}{},
+	}
+}
+
+// dir is where a container's state is kept. The exec root is a tmpfs, so this is
+// gone at boot, as the container is.
+func (h *Holder) dir(id string) string { return filepath.Join(h.execRoot, "containers", id) }
+
+// find returns a process that is held, running or not.
+func (h *Holder) find(k key) (*task, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.tasks[k]; t != nil {
+		return t, nil
+	}
+	return nil, errs.NotFound("the shim holds no %s", k)
+}
+
+// running returns a process that has not ended.
+func (h *Holder) running(k key) (*task, error) {
+	t, err := h.find(k)
+	if err != nil {
+		return nil, err
+	}
+	if s := t.status(); !s.Running {
+		return nil, errs.Conflict("%s is not running", k)
+	}
+	return t, nil
+}
+
+// reserve makes k the name of a process that is being started. What a former
+// process of this name left must be over. The caller holds the gate.
+func (h *Holder) reserve(k key) (*task, error) {
+	if err := checkID(k.id); err != nil {
+		return nil, err
+	}
+	if k.exec != "" {
+		if err := checkID(k.exec); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		h.mu.Lock()
+		old := h.tasks[k]
+		switch {
+		case h.closing:
+			h.mu.Unlock()
+			return nil, errs.Unavailable("the shim is shutting down")
+		case old == nil || old.over():
+			t := newTask(h, k)
+			h.tasks[k] = t
+			h.mu.Unlock()
+			return t, nil
+		case old.status().Running:
+			h.mu.Unlock()
+			return nil, errs.Conflict("%s is running already", k)
+		}
+		h.mu.Unlock()
+		// Its cgroup is being removed. That needs the gate, which the request
+		// this is part of holds.
+		h.gate.RUnlock()
+		<-old.gone
+		h.gate.RLock()
+	}
+}
+
+// checkID keeps names that become paths harmless.
+func checkID(id string) error {
+	if id == "" || len(id) > 200 || id[0] == '.' {
+		return errs.InvalidArgument("%q is not an ID", id)
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-', c == '.':
+		default:
+			return errs.InvalidArgument("%q is not an ID", id)
+		}
+	}
+	return nil
+}
+
+// unreserve takes a process back that could not be started. Clients that wait
+// for it are let go without a shutdown: the daemon has something to tell them.
+func (h *Holder) unreserve(t *task) {
+	h.mu.Lock()
+	if h.tasks[t.key] == t {
+		delete(h.tasks, t.key)
+	}
+	waiting := h.pending[t.key]
+	delete(h.pending, t.key)
+	h.mu.Unlock()
+	close(t.ended)
+	close(t.gone)
+	for _, c := range waiting {
+		c.drop()
+	}
+}
+
+// adopt connects the clients that came before the process.
+func (h *Holder) connectPending(t *task) {
+	h.mu.Lock()
+	waiting := h.pending[t.key]
+	delete(h.pending, t.key)
+	h.mu.Unlock()
+	for _, c := range waiting {
+		t.attach(c)
+	}
+}
+
+// forget drops what is known of a process that has ended. A container takes the
+// ended processes executed in it along.
+func (h *Holder) forget(k key) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.tasks[k]
+	if t == nil {
+		return nil
+	}
+	if t.status().Running {
+		return errs.Conflict("%s is running", k)
+	}
+	delete(h.tasks, k)
+	if k.exec != "" {
+		return ignoreMissing(os.Remove(t.recordPath()))
+	}
+	for other, e := range h.tasks {
+		if other.id == k.id && !e.status().Running {
+			delete(h.tasks, other)
+		}
+	}
+	if err := os.RemoveAll(h.dir(k.id)); err != nil {
+		return fmt.Errorf("cannot forget %s: %w", k, err)
+	}
+	return nil
+}
+
+func (h *Holder) list() []Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]Status, 0, len(h.tasks))
+	for _, t := range h.tasks {
+		if s := t.status(); s.Pid != 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// stop refuses further starts when nothing runs.
+func (h *Holder) stop() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k, t := range h.tasks {
+		if !t.over() {
+			return errs.Conflict("%s is running", k)
+		}
+	}
+	h.closing = true
+	return nil
+}

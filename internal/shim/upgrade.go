@@ -1,0 +1,407 @@
+package shim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/logs"
+)
+
+// handover is what one binary tells the next about the descriptors it leaves
+// open. It passes through a memfd whose number is in stateEnv.
+type handover struct {
+	Version     string
+	Listener    int
+	Lock        int
+	Requester   int // is waiting for the answer to its upgrade request
+	Subscribers []int
+	Tasks       []handTask
+	Pending     []handClient
+}
+
+type handTask struct {
+	Record     record
+	Files      map[string]int // by the names of the store
+	Unfinished []logs.Unfinished
+	Clients    []handClient
+}
+
+type handClient struct {
+	Request   AttachRequest // Unread included
+	Conn      int
+	Typed     int    `json:",omitempty"` // of the detach keys
+	Unsent    []byte `json:",omitempty"`
+	Unfed     []byte `json:",omitempty"`
+	InputDone bool   `json:",omitempty"`
+}
+
+const stateEnv = "GANTRY_SHIM_STATE"
+
+// upgrading makes blocked writes give up, so that nobody holds the gate for long.
+var upgrading atomic.Bool
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// serveUpgrade replaces the running program. It only returns, and answers, when
+// that did not work; otherwise the new program answers.
+func (h *Holder) serveUpgrade(c *net.UnixConn, r *request) error {
+	_, err := decode(r, func(b *upgradeBody) (any, error) { return nil, h.upgrade(b.Binary, c) })
+	return answer(c, nil, err)
+}
+
+func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
+	if err := check(binary); err != nil {
+		return err
+	}
+	upgrading.Store(true)
+	h.interrupt(past)
+	h.gate.Lock()
+	defer func() {
+		h.interrupt(time.Time{})
+		upgrading.Store(false)
+		h.gate.Unlock()
+		h.flushAll()
+	}()
+	hand := &hands{}
+	state := h.pack(hand, requester)
+	defer h.reopenLogs(state)
+	fd, err := hand.memfd(state)
+	if err != nil {
+		return errs.System("cannot upgrade the shim: %w", err)
+	}
+	defer unix.Close(fd)
+	if hand.err != nil {
+		return errs.System("cannot upgrade the shim: %w", hand.err)
+	}
+	h.log.Info("upgrading", "binary", binary)
+	env := append(os.Environ(), stateEnv+"="+strconv.Itoa(fd))
+	hand.inherit(true)
+	err = syscall.Exec(binary, []string{binary, "io", "--exec-root", h.execRoot}, env)
+	hand.inherit(false)
+	return errs.System("cannot execute %s: %w", binary, err)
+}
+
+// check runs the new binary once: one that cannot run, is no gantry-shim, or
+// reads another form of state is refused while nothing has happened yet.
+func check(binary string) error {
+	cmd := exec.Command(binary, "version")
+	cmd.Env = []string{}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Run(); err != nil {
+		return errs.InvalidArgument("cannot upgrade to %s: %w", binary, err)
+	}
+	if v := strings.TrimSpace(out.String()); v != Version {
+		return errs.InvalidArgument("cannot upgrade to %s: its version is %q, not %q", binary, v, Version)
+	}
+	return nil
+}
+
+// interrupt sets the deadline of all that may block while holding the gate.
+func (h *Holder) interrupt(deadline time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.tasks {
+		t.mu.Lock()
+		if t.in != nil {
+			t.in.SetWriteDeadline(deadline)
+		}
+		for _, c := range t.clients {
+			c.conn.SetWriteDeadline(deadline)
+		}
+		t.mu.Unlock()
+	}
+}
+
+func (h *Holder) flushAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.tasks {
+		t.mu.Lock()
+		for _, c := range t.clients {
+			go h.guarded(c.flush)
+		}
+		t.mu.Unlock()
+	}
+}
+
+// hands collects the descriptors that pass through execve.
+type hands struct {
+	fds []int
+	err error
+}
+
+type conner interface {
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// give returns the number of a descriptor that is to be handed over.
+func (g *hands) give(f conner) int {
+	rc, err := f.SyscallConn()
+	if err == nil {
+		err = rc.Control(func(fd uintptr) { g.fds = append(g.fds, int(fd)) })
+	}
+	if err != nil {
+		if g.err == nil {
+			g.err = err
+		}
+		return -1
+	}
+	return g.fds[len(g.fds)-1]
+}
+
+func (g *hands) inherit(yes bool) {
+	flag := unix.FD_CLOEXEC
+	if yes {
+		flag = 0
+	}
+	for _, fd := range g.fds {
+		unix.FcntlInt(uintptr(fd), unix.F_SETFD, flag)
+	}
+}
+
+func (g *hands) memfd(state *handover) (int, error) {
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.MemfdCreate("gantry-shim-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	g.fds = append(g.fds, fd)
+	for off := 0; off < len(raw); {
+		n, err := unix.Pwrite(fd, raw[off:], int64(off))
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		off += n
+	}
+	return fd, nil
+}
+
+// pack describes everything. The gate is held.
+func (h *Holder) pack(g *hands, requester *net.UnixConn) *handover {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &handover{Version: Version, Listener: g.give(h.listener), Lock: g.give(h.lock), Requester: g.give(requester)}
+	for sub := range h.watch {
+		s.Subscribers = append(s.Subscribers, g.give(sub.conn))
+	}
+	for _, t := range h.tasks {
+		s.Tasks = append(s.Tasks, t.pack(g))
+	}
+	for _, list := range h.pending {
+		for _, c := range list {
+			s.Pending = append(s.Pending, c.pack(g))
+		}
+	}
+	return s
+}
+
+func (t *task) pack(g *hands) handTask {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := handTask{Record: t.rec, Files: map[string]int{}}
+	if t.over() {
+		return out
+	}
+	add := func(name string, f *os.File) {
+		// A file that is closed (input that has ended) is simply not there.
+		if control(f, func(int) error { return nil }) == nil {
+			out.Files[name] = g.give(f)
+		}
+	}
+	add(holdPidfd, t.pidfd)
+	add(holdStdout, t.out[logs.Stdout])
+	add(holdStderr, t.out[logs.Stderr])
+	if !t.rec.Terminal {
+		add(holdStdin, t.in)
+	}
+	if t.log != nil {
+		out.Unfinished = t.log.Unfinished()
+	}
+	for _, c := range t.clients {
+		out.Clients = append(out.Clients, c.pack(g))
+	}
+	return out
+}
+
+func (c *client) pack(g *hands) handClient {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return handClient{
+		Request: c.r, Conn: g.give(c.conn), Typed: c.keys.typed,
+		Unsent: c.unsent, Unfed: c.unfed, InputDone: c.inputDone,
+	}
+}
+
+// reopenLogs undoes what pack did to the logs when the upgrade failed.
+func (h *Holder) reopenLogs(s *handover) {
+	for _, ht := range s.Tasks {
+		t, err := h.find(key{ht.Record.ID, ht.Record.ExecID})
+		if err != nil || t.log == nil || t.over() {
+			continue
+		}
+		w, err := logs.NewWriter(*t.rec.Log)
+		if err != nil {
+			h.log.Error("cannot continue a log", "process", t.key.String(), "error", err)
+			continue
+		}
+		w.Resume(ht.Unfinished)
+		t.log = w
+	}
+}
+
+// readHandover reads what the binary before this one left, if it left anything.
+func readHandover() (*handover, error) {
+	v := os.Getenv(stateEnv)
+	if v == "" {
+		return nil, nil
+	}
+	os.Unsetenv(stateEnv)
+	fd, err := strconv.Atoi(v)
+	if err != nil {
+		return nil, fmt.Errorf("%s is %q", stateEnv, v)
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	defer f.Close()
+	var s handover
+	if _, err := f.Seek(0, 0); err != nil {
+		return nil, err
+	}
+	if err := json.NewDecoder(f).Decode(&s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// file takes over a descriptor.
+func handed(fd int, name string) *os.File {
+	if fd < 0 {
+		return nil
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// restore makes the holder what it was.
+func (h *Holder) restore(s *handover) {
+	for _, ht := range s.Tasks {
+		h.restoreTask(&ht)
+	}
+	for _, hc := range s.Pending {
+		c := hc.restore()
+		k := key{c.r.ID, c.r.ExecID}
+		h.pending[k] = append(h.pending[k], c)
+		go h.awaitPending(k, c)
+	}
+	for _, fd := range s.Subscribers {
+		if conn := handedConn(fd); conn != nil {
+			go h.resubscribe(conn)
+		}
+	}
+	if conn := handedConn(s.Requester); conn != nil {
+		answer(conn, nil, nil)
+		go h.serveConn(conn)
+	}
+}
+
+func (h *Holder) restoreTask(ht *handTask) {
+	t := newTask(h, key{ht.Record.ID, ht.Record.ExecID})
+	t.rec = ht.Record
+	h.tasks[t.key] = t
+	file := func(name string) *os.File {
+		if fd, ok := ht.Files[name]; ok {
+			return handed(fd, name)
+		}
+		return nil
+	}
+	t.pidfd, t.in = file(holdPidfd), file(holdStdin)
+	t.out[logs.Stdout], t.out[logs.Stderr] = file(holdStdout), file(holdStderr)
+	if t.rec.Terminal {
+		t.in = t.out[logs.Stdout]
+	}
+	if t.rec.Running || len(ht.Files) > 0 {
+		h.orphans.know(t.rec.Pid)
+	}
+	if t.rec.Log != nil && len(ht.Files) > 0 {
+		if w, err := logs.NewWriter(*t.rec.Log); err == nil {
+			w.Resume(ht.Unfinished)
+			t.log = w
+		} else {
+			h.log.Error("cannot continue a log", "process", t.key.String(), "error", err)
+		}
+	}
+	clients := ht.Clients
+	switch {
+	case t.rec.Running:
+		for _, hc := range clients {
+			t.clients = append(t.clients, hc.restore())
+		}
+		for _, c := range t.clients {
+			go h.guarded(c.flush)
+			go t.serve(c)
+		}
+		t.run()
+	case len(ht.Files) > 0: // it was ending
+		for _, hc := range clients {
+			t.clients = append(t.clients, hc.restore())
+		}
+		close(t.ended)
+		go t.finishEnding()
+	default:
+		close(t.ended)
+		close(t.gone)
+	}
+}
+
+// finishEnding goes on where wait was interrupted after the exit was told.
+func (t *task) finishEnding() {
+	t.h.orphans.forget(t.rec.Pid)
+	for s, f := range t.out {
+		if f != nil {
+			t.pumps.Go(func() { t.pump(logs.Stream(s), f) })
+		}
+	}
+	<-t.drainPumps()
+	t.closeLog()
+	t.h.guarded(t.cleanUp)
+}
+
+func (hc *handClient) restore() *client {
+	c := &client{
+		r: hc.Request, conn: handed(hc.Conn, "client"), unsent: hc.Unsent, unfed: hc.Unfed,
+		inputDone: hc.InputDone, over: make(chan struct{}),
+	}
+	c.keys = detachKeys{sequence: detachSequence(&c.r), typed: hc.Typed}
+	return c
+}
+
+func handedConn(fd int) *net.UnixConn {
+	f := handed(fd, "connection")
+	if f == nil {
+		return nil
+	}
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil
+	}
+	conn, _ := c.(*net.UnixConn)
+	return conn
+}
