@@ -146,7 +146,12 @@ func (b *builder) how(flags, mode, resolve uint64) spawn.Arg {
 // inRoot opens a path of the container into r, following symlinks but never out
 // of the root.
 func (b *builder) inRoot(r spawn.Reg, path string, flags uint64) spawn.Step {
-	how := b.how(flags, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+	resolve := uint64(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS)
+	if path == "/proc" || path == "/sys" {
+		// Everything about masks relies on where these are.
+		resolve |= unix.RESOLVE_NO_SYMLINKS
+	}
+	how := b.how(flags, 0, resolve)
 	return b.Sys(unix.SYS_OPENAT2, spawn.Val(b.root), b.Str(relative(path)), how, spawn.Int(unix.SizeofOpenHow)).Save(r)
 }
 

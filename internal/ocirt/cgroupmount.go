@@ -46,8 +46,18 @@ func (b *builder) mountCgroup(p *mountPlan) error {
 	top.set &^= unix.MOUNT_ATTR_RDONLY
 	top.data, top.super = []string{"mode=755"}, nil
 	b.newMount(&top)
-	b.moveTo(top.src(), spawn.Val(b.temp))
-	b.shut(b.temp)
+	target := b.NewReg()
+	b.Set(target, spawn.Val(b.temp))
+	attach := func() {
+		b.moveTo(top.src(), spawn.Val(target))
+		b.shut(target)
+	}
+	// Linux mounted on attached mounts only, until 6.15; but in a tree that is
+	// attached nowhere attributes change only as long as a mount is its root.
+	early := b.ns.has(unix.CLONE_NEWNS)
+	if early {
+		attach()
+	}
 	if b.cgroup != nil {
 		for _, file := range b.cgroup.ProcsFiles() {
 			b.mountHierarchy(&top, filepath.Dir(file), readonly)
@@ -58,6 +68,9 @@ func (b *builder) mountCgroup(p *mountPlan) error {
 	}
 	if p.propagation != 0 {
 		b.setattr(top.src(), true, unix.MountAttr{Propagation: p.propagation})
+	}
+	if !early {
+		attach()
 	}
 	return nil
 }
@@ -105,9 +118,9 @@ func (b *builder) mountUnified(p *mountPlan) {
 	b.setattr(spawn.Val(p.source), false, unix.MountAttr{Attr_set: p.set | p.recSet, Propagation: unix.MS_PRIVATE})
 	b.Mark(made)
 	b.shut(fs)
-	b.moveTo(spawn.Val(p.source), spawn.Val(b.temp))
-	b.shut(b.temp)
 	if p.propagation != 0 {
 		b.setattr(p.src(), p.propagateRecursive, unix.MountAttr{Propagation: p.propagation})
 	}
+	b.moveTo(spawn.Val(p.source), spawn.Val(b.temp))
+	b.shut(b.temp)
 }

@@ -3,6 +3,7 @@ package ocirt
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -75,12 +76,12 @@ func (e *ExecError) Unwrap() error { return e.Errno }
 
 // explain turns an error of package spawn into one of this package.
 func (b *builder) explain(err error) error {
-	var dead *spawn.DeathError
-	if errors.As(err, &dead) && dead.Status.Signaled() && dead.Status.Signal() == unix.SIGKILL {
+	if dead, ok := err.(*spawn.DeathError); ok && dead.Status.Signaled() && dead.Status.Signal() == unix.SIGKILL {
 		return fmt.Errorf("%w; is the memory limit too low?", err)
 	}
-	var e *spawn.Error
-	if !errors.As(err, &e) {
+	// Not errors.As: what failed for another program (a hook) is not ours.
+	e, ok := err.(*spawn.Error)
+	if !ok {
 		return err
 	}
 	if b.execFrom > 0 && e.Step >= b.execFrom && e.Step < b.execTo {
@@ -98,8 +99,12 @@ func (b *builder) explain(err error) error {
 
 func (b *builder) hint(e *spawn.Error) string {
 	switch {
-	case e.Errno == unix.EPERM && len(e.Doing) > 10 && e.Doing[:10] == "set rlimit":
+	case e.Errno == unix.EPERM && strings.HasPrefix(e.Doing, "set rlimit"):
 		return "raising a limit needs CAP_SYS_RESOURCE"
+	case e.Errno == unix.EINVAL && !b.ns.has(unix.CLONE_NEWNS) && strings.HasPrefix(e.Doing, "mount "):
+		return "without a mount namespace of its own a container needs Linux 6.15"
+	case e.Errno == unix.ELOOP && (strings.HasSuffix(e.Doing, " on /proc") || strings.HasSuffix(e.Doing, " on /sys")):
+		return "it has to be a directory, not a symlink"
 	case e.Errno == unix.EXDEV && e.Step >= 0:
 		return "the path leads out of the container's root"
 	}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -226,4 +227,11 @@ func hostState() string {
 		leftover = append(leftover, "a child is left")
 	}
 	return fmt.Sprint(len(strings.Split(string(mounts), "\n")), open, cgroups, string(children), leftover)
+}
+
+func ioctl(fd int, req uintptr, arg *[80]byte) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg))); errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -73,8 +73,9 @@ func (b *builder) planMount(p *mountPlan) error {
 		}
 		p.dir = fi.IsDir()
 	}
-	// Targets inside of these are made, and devices, after they are mounted.
-	if !p.bind && p.Type == "tmpfs" && p.set&unix.MOUNT_ATTR_RDONLY != 0 {
+	// Targets inside of these are made, and devices, after they are mounted. The
+	// attributes of a tree that is attached nowhere cannot change later.
+	if b.ns.has(unix.CLONE_NEWNS) && !p.bind && !p.remount && p.Type == "tmpfs" && p.set&unix.MOUNT_ATTR_RDONLY != 0 {
 		p.set &^= unix.MOUNT_ATTR_RDONLY
 		p.lateRO = true
 	}
@@ -234,11 +235,11 @@ func (b *builder) mountOne(p *mountPlan) error {
 		b.slaveByDefault(p)
 		b.attributes(p.src(), &p.options)
 	}
-	b.moveTo(p.src(), spawn.Val(b.temp))
-	b.shut(b.temp)
 	if !p.bind && p.propagation != 0 {
 		b.setattr(p.src(), p.propagateRecursive, unix.MountAttr{Propagation: p.propagation})
 	}
+	b.moveTo(p.src(), spawn.Val(b.temp))
+	b.shut(b.temp)
 	return nil
 }
 

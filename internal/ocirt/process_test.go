@@ -325,9 +325,6 @@ func TestRefusals(t *testing.T) {
 		{"AppArmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, `cannot apply AppArmor profile "docker-default": this kernel has no AppArmor`},
 		{"SELinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "a:b:c" }, `cannot apply SELinux label "a:b:c": this kernel has no SELinux, or it is off`},
 		{"rlimit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, `unknown rlimit "RLIMIT_X"`},
-		{"host mounts", func(s *specs.Spec) {
-			s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}
-		}, "a container needs a mount namespace of its own: its mounts would be the host's"},
 		{"wrong namespace", func(s *specs.Spec) {
 			s.Linux.Namespaces[4].Path = "/proc/self/ns/uts"
 		}, "cannot join network namespace: /proc/self/ns/uts is not one"},

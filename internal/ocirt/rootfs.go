@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -79,7 +80,7 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 		return err
 	}
 	b.openHostFiles()
-	b.attachRoot(propagation)
+	b.attachRoot(propagation, b.attachPoint(c))
 	if err := b.mountAll(); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 	}
 	b.restrictPaths()
 	b.makeReadonly()
-	b.enterRoot(c.NoPivot || !b.ns.has(unix.CLONE_NEWNS))
+	b.enterRoot(c.NoPivot)
 	if propagation != 0 {
 		b.Doing("set", "the propagation of the root filesystem")
 		b.setattr(spawn.Val(b.root), false, unix.MountAttr{Propagation: propagation})
@@ -113,7 +114,16 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 
 // attachRoot puts the new root over the old one. Nothing propagates to the host
 // from here on: sources of shared mounts have been copied before.
-func (b *builder) attachRoot(propagation uint64) {
+//
+// A container without a mount namespace of its own gets a tree that is attached
+// nowhere, and goes away with its last process, so that the mount table of the
+// host stays as it is (Linux 6.15).
+func (b *builder) attachRoot(propagation uint64, at string) {
+	if !b.ns.has(unix.CLONE_NEWNS) {
+		b.Doing("mount", "the root filesystem")
+		b.setattr(spawn.Val(b.root), true, unix.MountAttr{Propagation: unix.MS_PRIVATE})
+		return
+	}
 	b.Doing("stop", "mounts from propagating to the host")
 	flag := uint64(unix.MS_SLAVE)
 	if propagation == unix.MS_PRIVATE || propagation == unix.MS_UNBINDABLE {
@@ -122,20 +132,53 @@ func (b *builder) attachRoot(propagation uint64) {
 	b.Sys(unix.SYS_MOUNT, spawn.Int(0), b.Str("/"), spawn.Int(0), spawn.Uint(flag|unix.MS_REC), spawn.Int(0))
 	b.Doing("mount", "the root filesystem")
 	b.setattr(spawn.Val(b.root), true, unix.MountAttr{Propagation: flag})
-	b.Sys(unix.SYS_MOVE_MOUNT, spawn.Val(b.root), b.empty, spawn.Int(unix.AT_FDCWD), b.Str("/"), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	b.Sys(unix.SYS_MOVE_MOUNT, spawn.Val(b.root), b.empty, spawn.Int(unix.AT_FDCWD), b.Str(at), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// attachPoint is where the root is mounted until it is entered. Hooks that run
+// before that find it by the path in the specification, and the host's files
+// around it; when nobody looks, the root of the host is as good a place as any
+// and takes no lookup.
+func (b *builder) attachPoint(c *Container) string {
+	if !hasCreateHooks(b.spec.Hooks) {
+		return "/"
+	}
+	if b.spec.Root != nil && b.spec.Root.Path != "" {
+		if path, err := b.bundlePath(b.spec.Root.Path); err == nil && isDir(path) {
+			return path
+		}
+	}
+	for _, m := range c.RootMounts {
+		for _, o := range m.Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok && isDir(mount.Unescape(dir)) {
+				return mount.Unescape(dir)
+			}
+		}
+	}
+	return "/"
+}
+
+func isDir(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
 }
 
 // enterRoot makes the tree the root directory and lets go of the host's.
-func (b *builder) enterRoot(move bool) {
+func (b *builder) enterRoot(noPivot bool) {
 	b.Doing("enter", "the root filesystem")
 	if b.hasHost {
 		b.Sys(unix.SYS_CLOSE, b.host)
 	}
 	b.Sys(unix.SYS_FCHDIR, spawn.Val(b.root))
 	dot := b.Str(".")
-	if move {
+	switch {
+	case !b.ns.has(unix.CLONE_NEWNS):
 		b.Sys(unix.SYS_CHROOT, dot)
-	} else {
+	case noPivot:
+		// Over the root of the mount namespace, so that who joins that gets there.
+		b.Sys(unix.SYS_MOVE_MOUNT, spawn.Val(b.root), b.empty, spawn.Int(unix.AT_FDCWD), b.Str("/"), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH)).Ignore(unix.EINVAL, unix.EBUSY, unix.ELOOP)
+		b.Sys(unix.SYS_CHROOT, dot)
+	default:
 		// The old root ends up stacked on the new one at ".", from where it is
 		// taken away: no directory for it is needed in the container.
 		b.Sys(unix.SYS_PIVOT_ROOT, dot, dot)

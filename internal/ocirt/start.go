@@ -84,9 +84,6 @@ func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, er
 // checkNamespaces refuses what would change the host.
 func (b *builder) checkNamespaces() error {
 	l := b.spec.Linux
-	if !b.ns.has(unix.CLONE_NEWNS) {
-		return errs.InvalidArgument("a container needs a mount namespace of its own: its mounts would be the host's")
-	}
 	fresh := b.ns.fresh&unix.CLONE_NEWUSER != 0
 	if fresh && (len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0) {
 		return errs.InvalidArgument("a new user namespace needs user and group mappings")

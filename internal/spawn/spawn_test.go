@@ -309,3 +309,36 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestBornInCgroup needs a cgroup v2 hierarchy, wherever it is mounted.
+func TestBornInCgroup(t *testing.T) {
+	needRoot(t)
+	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(top, &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		dir, err := os.MkdirTemp(top, "spawn-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(dir)
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		p := &Program{}
+		p.Barrier(1)
+		execve(p, "exit 0")
+		wait(t, start(t, p, &Attr{Cgroup: f, Barrier: func(c *Child, _ int) error {
+			procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			if strings.TrimSpace(string(procs)) == "" {
+				t.Error("the child is not in its cgroup")
+			}
+			return err
+		}}))
+		return
+	}
+	t.Skip("no cgroup v2 hierarchy is mounted")
+}

@@ -1,0 +1,143 @@
+package ocirt
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// These tests are the list of holes runtimes have had; see the package comment.
+
+// TestNoWayOutByDescriptor: CVE-2024-21626 entered /proc/self/fd/N as working
+// directory and was on the host.
+func TestNoWayOutByDescriptor(t *testing.T) {
+	marker := filepath.Join(t.TempDir(), "marker-on-the-host")
+	writeFile(t, marker, "", 0o644)
+	for fd := range 30 {
+		c := newContainer(t, "ls -d ./../../../../.."+marker+" ../../../../.."+marker+" 2>/dev/null")
+		c.Spec.Process.Cwd = "/proc/self/fd/" + itoa(int64(fd))
+		out, _, err := tryRun(t, c)
+		if err == nil && strings.Contains(out, "marker") {
+			t.Errorf("descriptor %d leads to the host", fd)
+		}
+	}
+}
+
+// TestTargetsStayInside: a volume another container writes to may contain
+// symlinks anywhere (CVE-2019-16884, CVE-2021-30465).
+func TestTargetsStayInside(t *testing.T) {
+	victim := t.TempDir()
+	for _, link := range []string{victim, "../../../../../../../../../.." + victim, "/proc/1/root" + victim} {
+		c := newContainer(t, "true")
+		volume := t.TempDir()
+		if err := os.Symlink(link, filepath.Join(volume, "link")); err != nil {
+			t.Fatal(err)
+		}
+		c.Spec.Mounts = append(c.Spec.Mounts,
+			specs.Mount{Destination: "/vol", Type: "bind", Source: volume, Options: []string{"bind"}},
+			specs.Mount{Destination: "/vol/link/made", Type: "tmpfs", Source: "tmpfs"},
+		)
+		c.Spec.Linux.Devices = []specs.LinuxDevice{{Path: "/vol/link/dev", Type: "c", Major: 1, Minor: 3}}
+		_, _, _ = tryRun(t, c)
+		if entries, _ := os.ReadDir(victim); len(entries) != 0 {
+			t.Errorf("through %s something was made on the host: %v", link, entries)
+		}
+	}
+}
+
+// TestProcIsAProc: an image that makes /proc a symlink (CVE-2023-27561,
+// CVE-2019-19921) must not get masks and read-only paths elsewhere.
+func TestProcIsAProc(t *testing.T) {
+	c := newContainer(t, "true")
+	root := filepath.Join(c.Bundle, "rootfs")
+	if err := os.Remove(filepath.Join(root, "proc")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/tmp", filepath.Join(root, "proc")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := tryRun(t, c); err == nil || !strings.Contains(err.Error(), "/proc") {
+		t.Errorf("started with a symlink for /proc: %v", err)
+	}
+}
+
+// TestImageCannotFakeNull: what masks files is the host's /dev/null, whatever
+// the image has in its /dev (CVE-2025-31133).
+func TestImageCannotFakeNull(t *testing.T) {
+	c := newContainer(t, "stat -c %t:%T /proc/keys")
+	root := filepath.Join(c.Bundle, "rootfs")
+	if err := os.Symlink("/etc/passwd", filepath.Join(root, "dev/null")); err != nil {
+		t.Fatal(err)
+	}
+	var mounts []specs.Mount
+	for _, m := range c.Spec.Mounts {
+		if m.Destination != "/dev" {
+			mounts = append(mounts, m)
+		}
+	}
+	c.Spec.Mounts = mounts
+	expect(t, c, "1:3")
+}
+
+// TestProgramOfTheShimIsOutOfReach: no process of a container may open the
+// binary the child was forked from (CVE-2019-5736).
+func TestProgramOfTheShimIsOutOfReach(t *testing.T) {
+	c := newContainer(t, "")
+	l := []string{"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"}
+	c.Spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: l, Effective: l, Permitted: l}
+	// The first process looks at others while the second, held by a hook, is
+	// still a copy of this test.
+	p := background(t, c)
+	second := newContainer(t, "true")
+	for i := range second.Spec.Linux.Namespaces {
+		if n := &second.Spec.Linux.Namespaces[i]; n.Type == specs.PIDNamespace {
+			n.Path = "/proc/" + itoa(int64(p.Pid)) + "/ns/pid"
+		}
+	}
+	var out string
+	second.StartFIFO = filepath.Join(second.Bundle, "fifo")
+	if err := unix.Mkfifo(second.StartFIFO, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q, err := Start(context.Background(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := *c.Spec.Process
+	proc.Args = []string{"sh", "-c", "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || readlink $p/exe $p/root $p/cwd $p/fd/*; done 2>/dev/null; echo done"}
+	out, _, err = execIn(t, c, p, &proc)
+	if err != nil || out != "done\n" {
+		t.Errorf("output %q, error %v", out, err)
+	}
+	if err := Release(second.StartFIFO); err != nil {
+		t.Error(err)
+	}
+	wait(t, q)
+	if err := q.Cgroup.Delete(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTerminalIsNotAPath: a terminal for a further process comes from a devpts
+// (CVE-2025-52565).
+func TestTerminalIsNotAPath(t *testing.T) {
+	c := newContainer(t, "")
+	l := []string{"CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_DAC_OVERRIDE"}
+	c.Spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: l, Effective: l, Permitted: l}
+	p := background(t, c)
+	proc := *c.Spec.Process
+	proc.Args = []string{"sh", "-c", "umount /dev/pts && mknod /dev/pts/ptmx c 1 5"}
+	if out, code, err := execIn(t, c, p, &proc); err != nil || code != 0 {
+		t.Fatalf("%s %d %v", out, code, err)
+	}
+	proc.Args = []string{"tty"}
+	proc.Terminal = true
+	if _, _, err := execIn(t, c, p, &proc); err == nil {
+		t.Error("/dev/zero became a terminal")
+	}
+}
