@@ -55,10 +55,10 @@ func (a *app) eventsCommand() *cobra.Command {
 
 // event adds the fields engines sent before API 1.52 and templates still use.
 type event struct {
-	events.Message
 	Status string `json:"status,omitempty"`
 	ID     string `json:"id,omitempty"`
 	From   string `json:"from,omitempty"`
+	events.Message
 }
 
 func eventTemplate(text string) (*template.Template, error) {

@@ -122,6 +122,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		a = builtin(r.Method, path)
 	}
+	if strings.Contains(path, "/nosuch") {
+		a = answer{status: 404, body: `{"message":"No such container: nosuch"}`}
+	}
 	if m, _ := c.Body.(map[string]any); m["Detach"] == true && a.stream != nil {
 		a = answer{status: 200}
 	}

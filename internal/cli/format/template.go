@@ -66,10 +66,13 @@ func headings() template.FuncMap {
 // methods return.
 type Row interface{ IsRow() bool }
 
-// JSON is the template function json: one line, with <, > and & as they are.
+// JSON is the template function json: one line, with <, > and & as they are
+// except in rows.
 func JSON(v any) (string, error) {
 	if row, ok := v.(Row); ok {
-		v = Fields(row)
+		// Here the three characters are escaped, as Docker does for rows.
+		text, err := json.Marshal(Fields(row))
+		return string(text), err
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
