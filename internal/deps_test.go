@@ -40,6 +40,7 @@ func arrows() map[string]string {
 		"daemonconfig": "engine logs errs",
 		"daemon":       "server engine daemonconfig errs",
 		"cli":          "errs",
+		"enginetest":   "engine network ocirt shim state",
 	}
 }
 

@@ -127,7 +127,7 @@ func (m *Manager) handOver(ctx context.Context, conn net.Conn, r *shim.AttachReq
 		}
 		defer file.Close()
 		defer conn.Close()
-		if _, err := m.opts.Shim.Attach(ctx, r, file); err != nil {
+		if err := m.opts.Shim.Attach(ctx, r, file); err != nil {
 			return &streamedError{err}
 		}
 		return nil
@@ -136,7 +136,7 @@ func (m *Manager) handOver(ctx context.Context, conn net.Conn, r *shim.AttachReq
 	if err != nil {
 		return &streamedError{err}
 	}
-	_, err = m.opts.Shim.Attach(ctx, r, theirs)
+	err = m.opts.Shim.Attach(ctx, r, theirs)
 	theirs.Close()
 	if err != nil {
 		ours.Close()

@@ -188,7 +188,7 @@ func (m *Manager) runProbe(ctx context.Context, c *Container, argv []string, tim
 		return 0, "", err
 	}
 	defer ours.Close()
-	_, err = m.opts.Shim.Attach(ctx, &shim.AttachRequest{ID: rec.ID, ExecID: id, Stdout: true, Stderr: true}, theirs)
+	err = m.opts.Shim.Attach(ctx, &shim.AttachRequest{ID: rec.ID, ExecID: id, Stdout: true, Stderr: true}, theirs)
 	theirs.Close()
 	if err != nil {
 		return 0, "", err

@@ -19,6 +19,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/shim"
 	"github.com/gantry-containers/gantry/internal/snapshot"
 	"github.com/gantry-containers/gantry/internal/state"
@@ -136,7 +137,8 @@ type Manager struct {
 	execs     map[string]*execution // by exec ID
 	execCount int                   // execs that have ended
 
-	probes map[string]chan int // exit codes of running health checks, by exec ID
+	can    func() cgroup.Support // looked at once, when first asked
+	probes map[string]chan int   // exit codes of running health checks, by exec ID
 
 	ctx  context.Context // ends with the manager
 	stop context.CancelFunc

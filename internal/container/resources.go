@@ -15,7 +15,7 @@ const minMemory = 6 << 20 // what a container needs to start at all
 // validateResources refuses limits that contradict themselves. A limit whose
 // controller this machine does not have is taken out, with a warning, as Docker
 // does: an image that asks for it must still start.
-func validateResources(r *api.Resources, update bool) (warnings []string, err error) {
+func (m *Manager) validateResources(r *api.Resources, update bool) (warnings []string, err error) {
 	if r.MemorySwappiness != nil && *r.MemorySwappiness == -1 {
 		r.MemorySwappiness = nil
 	}
@@ -38,7 +38,7 @@ func validateResources(r *api.Resources, update bool) (warnings []string, err er
 		warnings = append(warnings, "linux does not support CPU percent. Percent discarded.")
 		r.CPUPercent = 0
 	}
-	return append(warnings, dropUnsupported(r)...), nil
+	return append(warnings, dropUnsupported(r, m.can())...), nil
 }
 
 func validateMemory(r *api.Resources, update bool) error {
@@ -76,8 +76,7 @@ func validateCPU(r *api.Resources) error {
 	return nil
 }
 
-func dropUnsupported(r *api.Resources) (warnings []string) {
-	can := cgroup.Supported()
+func dropUnsupported(r *api.Resources, can cgroup.Support) (warnings []string) {
 	// drop says what was asked for in vain, and takes it out.
 	drop := func(asked, supported bool, warning string, clear func()) {
 		if asked && !supported {

@@ -3,11 +3,13 @@ package container
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/shim"
 	"github.com/gantry-containers/gantry/internal/state"
 )
@@ -26,6 +28,7 @@ func New(o Options) (*Manager, error) {
 		execs:  map[string]*execution{},
 		probes: map[string]chan int{},
 		done:   make(chan struct{}),
+		can:    sync.OnceValue(cgroup.Supported),
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	records, err := m.table.All()

@@ -20,7 +20,7 @@ func (m *Manager) Update(ctx context.Context, ref string, u *api.UpdateConfig) (
 	if err := api.ValidateRestartPolicy(u.RestartPolicy); err != nil {
 		return api.UpdateResponse{}, errs.InvalidArgument("%w", err)
 	}
-	warnings, err := validateResources(&u.Resources, true)
+	warnings, err := m.validateResources(&u.Resources, true)
 	if err != nil {
 		return api.UpdateResponse{}, err
 	}

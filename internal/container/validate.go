@@ -105,7 +105,7 @@ func (m *Manager) validate(o *CreateOptions) (warnings []string, err error) {
 	if err := m.validateHostConfig(o.HostConfig); err != nil {
 		return nil, err
 	}
-	warnings, err = validateResources(&o.HostConfig.Resources, false)
+	warnings, err = m.validateResources(&o.HostConfig.Resources, false)
 	if err != nil {
 		return warnings, err
 	}

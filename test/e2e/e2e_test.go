@@ -1,0 +1,93 @@
+// Package e2e runs the same scripts with our command line and with the stock
+// Docker CLI against a real engine: what one of them can do the other can, with
+// the same output and the same exit codes.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
+)
+
+var shared *enginetest.Engine
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if os.Getuid() != 0 {
+		fmt.Println("SKIP: these tests start containers and need root")
+		return 0
+	}
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "gantry-e2e")
+	if err == nil {
+		shared, err = enginetest.New(dir)
+	}
+	if err == nil {
+		err = shared.Start(ctx)
+	}
+	if err == nil {
+		err = shared.ImportBusybox()
+	}
+	if err != nil {
+		fmt.Println("cannot start an engine:", err)
+		return 1
+	}
+	code := m.Run()
+	if code != 0 {
+		fmt.Println("gantryd logged:\n" + shared.Log())
+	}
+	if err := shared.Close(ctx); err != nil {
+		fmt.Println("the engine did not leave the host clean:", err)
+		code = 1
+	}
+	return code
+}
+
+// Every script runs with each client as the command "docker".
+func TestScripts(t *testing.T) {
+	for _, client := range []string{"gantry", "docker"} {
+		t.Run(client, func(t *testing.T) {
+			path := filepath.Join(shared.Bin, "gantry")
+			if client == "docker" {
+				var err error
+				if path, err = exec.LookPath("docker"); err != nil {
+					t.Skip("the stock Docker CLI is not installed")
+				}
+			}
+			scripts(t, client, path, "testdata/script")
+		})
+	}
+}
+
+func scripts(t *testing.T, client, path, dir string) {
+	testscript.Run(t, testscript.Params{
+		Dir: dir,
+		Setup: func(env *testscript.Env) error {
+			bin := filepath.Join(env.WorkDir, ".bin")
+			if err := os.Mkdir(bin, 0o755); err != nil {
+				return err
+			}
+			if err := os.Symlink(path, filepath.Join(bin, "docker")); err != nil {
+				return err
+			}
+			env.Setenv("PATH", bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("DOCKER_HOST", shared.Host())
+			env.Setenv("CLIENT", client)
+			// Names are shared by all scripts of an engine.
+			env.Setenv("N", client+"-"+filepath.Base(env.WorkDir))
+			return nil
+		},
+		Condition: func(cond string) (bool, error) { return cond == client, nil },
+	})
+}
