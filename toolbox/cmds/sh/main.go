@@ -1,0 +1,10 @@
+// Command sh is the shell.
+package main
+
+import (
+	"os"
+
+	"github.com/gantry-containers/gantry/toolbox/shell"
+)
+
+func main() { os.Exit(shell.Main(os.Args)) }
