@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -39,6 +40,7 @@ type store struct {
 	dir       string
 	whiteouts layer.Whiteouts
 	sync      *syncer
+	removed   atomic.Uint64 // names what is being removed
 
 	mu     sync.Mutex // guards the maps
 	layers map[digest.Digest]layerMeta
@@ -325,12 +327,8 @@ func (s *store) removeLayer(ctx context.Context, diffID digest.Digest, unpublish
 // discard removes a directory such that it is gone under its name at once, and
 // in whole even if this process dies.
 func (s *store) discard(path string) error {
-	tmp, err := os.MkdirTemp(s.path("tmp"), "removed-")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(path, filepath.Join(tmp, "it")); err != nil {
-		os.Remove(tmp)
+	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
+	if err := os.Rename(path, tmp); err != nil {
 		return err
 	}
 	return os.RemoveAll(tmp)
