@@ -205,7 +205,12 @@ func (m *Manager) linkPrefix() string { return m.Instance + "-" }
 // newLinkName uses up what 15 bytes leave for telling links apart.
 func (m *Manager) newLinkName() string {
 	prefix := m.linkPrefix()
-	return prefix + newID()[:min(15-len(prefix), 8)]
+	for {
+		name := prefix + newID()[:min(15-len(prefix), 8)]
+		if _, err := m.link.Index(name); err != nil {
+			return name
+		}
+	}
 }
 
 // newID returns 64 random hexadecimal digits.

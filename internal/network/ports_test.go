@@ -28,15 +28,32 @@ func published(s *Sandbox, port string) string {
 func TestPublish(t *testing.T) {
 	h := newHost(t, Options{})
 	lo, _ := ephemeral()
-	c := h.run(t, "one", "8080:80", "8090-8092:82", "[::1]:8088:83/udp", "0:84")
+	c := h.run(t, "one", "8080:80", "8090-8092:82", "[::1]:8088:83/udp", "0:84", "8085:85/sctp")
 	for port, want := range map[string]string{
 		"80": "0.0.0.0:8080 [::]:8080", "82": "0.0.0.0:8090 [::]:8090", "83/udp": "[::1]:8088",
-		"84": fmt.Sprintf("0.0.0.0:%d [::]:%d", lo, lo),
+		"85/sctp": "0.0.0.0:8085 [::]:8085",
+		"84":      fmt.Sprintf("0.0.0.0:%d [::]:%d", lo, lo),
 	} {
 		if got := published(c.Sandbox, port); got != want {
 			t.Errorf("%s: got %s, want %s", port, got, want)
 		}
 	}
+	if got := nft(t, "list", "map", "ip", "gtest", "ports"); !strings.Contains(got, `sctp . 8085 comment "`+short(c.id)+`" : 172.17.0.2 . 85`) {
+		t.Errorf("SCTP is not sent on: %s", got)
+	}
+}
+
+// FuzzHostPort reads host ports as they come from clients.
+func FuzzHostPort(f *testing.F) {
+	for _, s := range []string{"", "0", "80", "8000-8010", "9-8", "70000", "-1", "1-", "0-5", "80-80"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		w, err := newWish(network.MustParsePort("80"), network.PortBinding{HostPort: s}, true)
+		if err == nil && (w.first > w.last || w.first == 0 && w.last != 0 || len(w.hosts) != 2) {
+			t.Errorf("%q: %+v", s, w)
+		}
+	})
 }
 
 func TestPublishAll(t *testing.T) {

@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -114,9 +113,7 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 	}
 	s := m.spares.get(bridge)
 	if s == nil {
-		if s, err = m.prepare(m.link, bridge); err != nil {
-			return nil, err
-		}
+		s = m.newSpare(bridge)
 	}
 	e.Link = s.link
 	if err = m.reserve(e, req, list); err != nil {
@@ -136,19 +133,23 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 	return s.ns, nil
 }
 
-// bring makes the prepared namespace that of the endpoint.
+// bring makes the spare the namespace of the endpoint, and meanwhile publishes
+// its ports.
 func (m *Manager) bring(ctx context.Context, e *endpoint, s *spare, list []wish) error {
-	mac, err := net.ParseMAC(e.MAC)
-	if err != nil {
-		return errs.InvalidArgument("invalid MAC address %q: %w", e.MAC, err)
+	ports := make(chan error, 1)
+	go func() { ports <- m.openPorts(ctx, e, list) }()
+	err := s.prepare(m.link, m.BridgeName(), m.MTU)
+	if err == nil {
+		err = m.assign(s, e)
 	}
-	m.mu.Lock()
-	gateway := m.networks[bridgeNetwork].prefix()
-	m.mu.Unlock()
-	if err := m.assign(s, netip.PrefixFrom(e.IP, gateway.Bits()), gateway.Addr(), mac); err != nil {
-		return err
+	if err2 := <-ports; err2 != nil {
+		return err2
 	}
-	if len(e.Mappings) == 0 {
+	return err
+}
+
+func (m *Manager) openPorts(ctx context.Context, e *endpoint, list []wish) error {
+	if len(list) == 0 {
 		return nil
 	}
 	if err := m.holdPorts(ctx, e, list); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/network/netns"
 	"github.com/gantry-containers/gantry/internal/network/rtnl"
 )
@@ -26,10 +27,18 @@ type spare struct {
 	eth    int        // index of eth0 in the namespace
 }
 
+// newSpare returns a spare that is not prepared yet.
+func (m *Manager) newSpare(bridge int) *spare {
+	return &spare{link: m.newLinkName(), bridge: bridge}
+}
+
 // discard gives the namespace up; the kernel removes it and the link.
 func (s *spare) discard() {
-	s.in.Close()
-	s.ns.Close()
+	if s.ns != nil {
+		s.in.Close()
+		s.ns.Close()
+		s.ns = nil
+	}
 }
 
 // isolated makes a namespace with only a loopback.
@@ -48,32 +57,20 @@ func isolated() (*os.File, error) {
 
 const loopback = 1 // the index of lo in every namespace
 
-// prepare makes a spare on the bridge of that index.
-func (m *Manager) prepare(host *rtnl.Conn, bridge int) (s *spare, err error) {
-	for range 3 {
-		s, err = m.tryPrepare(host, bridge)
-		if !errors.Is(err, unix.EEXIST) { // of a link with the same random name
-			break
-		}
+// prepare makes the namespace and the pair of links, unless that is done.
+func (s *spare) prepare(host *rtnl.Conn, bridge string, mtu int) error {
+	if s.ns != nil {
+		return nil
 	}
-	return s, err
-}
-
-func (m *Manager) tryPrepare(host *rtnl.Conn, bridge int) (*spare, error) {
-	s := &spare{link: m.newLinkName(), bridge: bridge}
-	var err error
-	s.ns, err = netns.New(func() (err error) {
+	ns, err := netns.New(func() (err error) {
 		s.in, err = rtnl.Dial()
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.attach(host, m.BridgeName(), m.MTU); err != nil {
-		s.discard()
-		return nil, err
-	}
-	return s, nil
+	s.ns = ns
+	return s.attach(host, bridge, mtu)
 }
 
 // attach makes the pair of links. The kernel cannot switch on the far end while
@@ -114,15 +111,22 @@ func (s *spare) attach(host *rtnl.Conn, bridge string, mtu int) (err error) {
 
 // assign gives the namespace its address. The host and the bridge are told
 // where it is now: they may remember the last container that had it.
-func (m *Manager) assign(s *spare, addr netip.Prefix, gateway netip.Addr, mac net.HardwareAddr) error {
+func (m *Manager) assign(s *spare, e *endpoint) error {
+	mac, err := net.ParseMAC(e.MAC)
+	if err != nil {
+		return errs.InvalidArgument("invalid MAC address %q: %w", e.MAC, err)
+	}
+	m.mu.Lock()
+	gateway := m.networks[bridgeNetwork].prefix()
+	m.mu.Unlock()
 	var in rtnl.Batch
 	in.SetMAC(s.eth, mac)
-	in.AddAddr(s.eth, addr, false)
-	in.AddDefaultRoute(gateway)
+	in.AddAddr(s.eth, netip.PrefixFrom(e.IP, gateway.Bits()), false)
+	in.AddDefaultRoute(gateway.Addr())
 	if err := s.in.Do(&in); err != nil {
 		return err
 	}
-	return m.announce(m.link, s, addr.Addr(), mac, time.Millisecond)
+	return m.announce(m.link, s, e.IP, mac, time.Millisecond)
 }
 
 // announce tells the host which hardware address the container has, and the
@@ -223,8 +227,9 @@ func (p *spares) fill() {
 		if err != nil {
 			return
 		}
-		s, err := p.m.prepare(p.m.later, bridge)
-		if err != nil {
+		s := p.m.newSpare(bridge)
+		if err := s.prepare(p.m.later, p.m.BridgeName(), p.m.MTU); err != nil {
+			s.discard()
 			return // the next Connect meets the same and reports it
 		}
 		p.mu.Lock()
