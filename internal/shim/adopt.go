@@ -1,13 +1,10 @@
 package shim
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -114,20 +111,6 @@ func (t *task) openPidfd() *os.File {
 		return nil
 	}
 	return os.NewFile(uintptr(fd), "pidfd")
-}
-
-// startTime is field 22 of /proc/PID/stat.
-func startTime(pid int) (uint64, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The command, field 2, may contain anything but ends with the last ")".
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat is too short", pid)
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
 }
 
 // reopen opens an output pipe through the process that writes to it. A process

@@ -205,7 +205,7 @@ func (c *Client) Exec(ctx context.Context, r *ExecRequest) (pid int, err error) 
 // It returns when the client is registered. How the stream ended is told by an
 // event, EventDetach or EventEnd.
 func (c *Client) Attach(ctx context.Context, r *AttachRequest, conn *os.File) error {
-	return c.call(ctx, "attach", r, nil, nil, false, conn)
+	return c.call(ctx, "attach", r, nil, nil, true, conn)
 }
 
 type target struct {
@@ -222,7 +222,7 @@ type signalBody struct {
 // Signal sends sig to a process, or to everything in its container. A process
 // that has ended is errdefs.ErrFailedPrecondition.
 func (c *Client) Signal(ctx context.Context, id, execID string, sig syscall.Signal, all bool) error {
-	return c.call(ctx, "signal", signalBody{target{id, execID}, sig, all}, nil, nil, false)
+	return c.call(ctx, "signal", signalBody{target{id, execID}, sig, all}, nil, nil, true)
 }
 
 type resizeBody struct {

@@ -124,11 +124,15 @@ func (t *task) reap() (code int, known bool) {
 		}
 		break
 	}
-	// Init, whose child it is now, may not have collected it yet.
-	for range 200 {
-		status, err := pidfdExit(t.pidfd)
+	// It is another's child now. The kernel tells of it as long as that one has
+	// not collected it, and, if it is new enough, afterwards.
+	for range 20 {
+		if ws, ok := zombieExit(t.rec.Pid, t.rec.StartTime); ok {
+			return exitCode(ws), true
+		}
+		ws, err := pidfdExit(t.pidfd)
 		if err == nil {
-			return exitCode(status), true
+			return exitCode(ws), true
 		}
 		if !errors.Is(err, unix.EAGAIN) {
 			break

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,6 +50,7 @@ type shimTest struct {
 	binary string
 	cgroup string
 	events chan Event
+	early  []Event // came while another was awaited
 	n      int
 }
 
@@ -136,7 +138,11 @@ func (s *shimTest) spec(args ...string) *specs.Spec {
 		Version: specs.Version,
 		Root:    &specs.Root{Path: s.rootfs},
 		Process: &specs.Process{Args: args, Env: []string{"PATH=/bin", "TERM=xterm"}, Cwd: "/"},
-		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+		},
 		Linux: &specs.Linux{
 			CgroupsPath: fmt.Sprintf("%s/c%d", s.cgroup, s.n),
 			Namespaces: []specs.LinuxNamespace{
@@ -186,6 +192,12 @@ func (s *shimTest) follow() {
 // await returns the next event of a kind about a process.
 func (s *shimTest) await(kind, id, exec string) Event {
 	s.Helper()
+	match := func(e Event) bool { return e.Type == kind && e.ID == id && e.ExecID == exec }
+	if i := slices.IndexFunc(s.early, match); i >= 0 {
+		e := s.early[i]
+		s.early = slices.Delete(s.early, i, i+1)
+		return e
+	}
 	deadline := time.After(20 * time.Second)
 	for {
 		select {
@@ -194,9 +206,10 @@ func (s *shimTest) await(kind, id, exec string) Event {
 				s.follow()
 				continue
 			}
-			if e.Type == kind && e.ID == id && e.ExecID == exec {
+			if match(e) {
 				return e
 			}
+			s.early = append(s.early, e)
 		case <-deadline:
 			list, _ := s.List(s.Context())
 			s.Fatalf("no %s of %s %s came; there is %+v", kind, id, exec, list)

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"strconv"
 	"strings"
@@ -57,4 +58,12 @@ func alive(pid int) bool {
 	}
 	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 	return f[0] != "Z"
+}
+
+func mustJSON(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return raw
 }

@@ -111,12 +111,12 @@ func (t *task) begin(p *ocirt.Process, io *stdio, terminal bool) error {
 
 // run starts what looks after the process: also after an adoption or upgrade.
 func (t *task) run() {
+	t.h.connectPending(t) // before the first byte is read
 	for s, f := range t.out {
 		if f != nil {
 			t.pumps.Go(func() { t.pump(logs.Stream(s), f) })
 		}
 	}
-	t.h.connectPending(t)
 	if t.exec == "" && t.rec.WatchOOM {
 		t.watchOOM()
 	}
