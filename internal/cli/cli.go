@@ -176,7 +176,7 @@ func (a *app) root(args []string) *cobra.Command {
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	a.global.addTo(root.Flags())
+	new(globals).addTo(root.Flags()) // for the help; the values were read before
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(flagError)

@@ -71,6 +71,8 @@ func (a *app) hintFor(err error) string {
 		return "No engine is running. Run the command once as root (sudo gantry …), which starts it, or start gantryd."
 	case isDefault && a.global.noStart:
 		return "No engine is running, and --no-start keeps gantry from starting it."
+	case isDefault:
+		return "No engine is running, and there is no gantryd beside gantry or in PATH to start."
 	}
 	return "Is gantryd running there?"
 }

@@ -59,6 +59,8 @@ type answer struct {
 	body   string
 	header map[string]string
 	stream func(net.Conn) // for requests that leave HTTP
+	stall  chan bool      // headers are sent, and the body when it is closed
+	then   func()         // runs before the answer is sent, with the lock held
 }
 
 const fakeID = "4f1f5a9f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3"
@@ -118,6 +120,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.calls = append(f.calls, c)
 	a, ok := f.answers[r.Method+" "+path]
+	if a.then != nil {
+		a.then()
+	}
 	f.mu.Unlock()
 	if !ok {
 		a = builtin(r.Method, path)
@@ -148,6 +153,10 @@ func (f *fake) reply(w http.ResponseWriter, a answer) {
 		w.Header().Set("Content-Type", "application/json")
 	}
 	w.WriteHeader(a.status)
+	if a.stall != nil {
+		w.(http.Flusher).Flush()
+		<-a.stall
+	}
 	io.WriteString(w, a.body)
 }
 

@@ -97,9 +97,9 @@ func (g *globals) tlsConfig() (*tls.Config, error) {
 	if !g.useTLS && !g.verify {
 		return nil, nil
 	}
-	if g.caFile == "" { // the flags were not parsed
-		g.addTo(pflag.NewFlagSet("", pflag.ContinueOnError))
-		g.verify = true
+	files := *g
+	if g.caFile == "" { // only the environment asked for it
+		files.addTo(pflag.NewFlagSet("", pflag.ContinueOnError))
 	}
-	return client.LoadTLS(g.caFile, g.cert, g.keyFile, g.verify, true)
+	return client.LoadTLS(files.caFile, files.cert, files.keyFile, g.verify, true)
 }
