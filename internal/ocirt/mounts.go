@@ -272,7 +272,7 @@ func (b *builder) target(path string, dir bool) {
 	ready := b.NewLabel()
 	b.Set(b.made, spawn.Int(0))
 	b.inRoot(b.temp, path, unix.O_PATH).Then(ready).Ignore(unix.ENOENT)
-	b.Mkpath(spawn.Val(b.root), relative(path), dir)
+	b.Mkpath(b.root, relative(path), dir)
 	b.inRoot(b.temp, path, unix.O_PATH)
 	b.Set(b.made, spawn.Int(1))
 	b.Mark(ready)

@@ -154,6 +154,9 @@ func (b *builder) workingDirectory() {
 // setRlimits adds the resource limits. Raised ones need the privileges of the
 // host; a low limit on open files would be in the way of setting up the rest.
 func (b *builder) setRlimits(early bool) error {
+	if !early {
+		b.restoreOpenFiles()
+	}
 	for _, r := range b.process.Rlimits {
 		res, ok := rlimitNumber(r.Type)
 		if !ok {
@@ -167,6 +170,21 @@ func (b *builder) setRlimits(early bool) error {
 		b.Sys(unix.SYS_PRLIMIT64, spawn.Int(0), spawn.Int(res), b.Struct(unsafe.Pointer(&lim), unsafe.Sizeof(lim)), spawn.Int(0))
 	}
 	return nil
+}
+
+// restoreOpenFiles undoes what the Go runtime does to every program at its
+// start, raising the soft limit on open files: a container should get the one
+// this program was started with.
+func (b *builder) restoreOpenFiles() {
+	for _, r := range b.process.Rlimits {
+		if r.Type == "RLIMIT_NOFILE" {
+			return
+		}
+	}
+	if lim := openFiles(); lim.Max != 0 {
+		b.Doing("restore", "rlimit nofile")
+		b.Sys(unix.SYS_PRLIMIT64, spawn.Int(0), spawn.Int(unix.RLIMIT_NOFILE), b.Struct(unsafe.Pointer(&lim), unsafe.Sizeof(lim)), spawn.Int(0))
+	}
 }
 
 func rlimitNumber(name string) (int, bool) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,6 +48,7 @@ func TestProcess(t *testing.T) {
 		{"rlimits", "ulimit -n; ulimit -Hn; ulimit -c", func(c *Container) {
 			c.Spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 17, Hard: 23}, {Type: "RLIMIT_CORE", Soft: 0, Hard: 0}}
 		}, "17\n23\n0"},
+		{"open files as this program was started with", "ulimit -n", nil, startedWith()},
 		{"oom_score_adj", "cat /proc/self/oom_score_adj", func(c *Container) { c.Spec.Process.OOMScoreAdj = &oom }, "500"},
 		{"no_new_privs", "grep NoNewPrivs /proc/self/status", func(c *Container) { c.Spec.Process.NoNewPrivileges = true }, "NoNewPrivs:\t1"},
 		{"working directory is made", "pwd", func(c *Container) { c.Spec.Process.Cwd = "/a/b/c" }, "/a/b/c"},
@@ -80,6 +82,12 @@ func TestProcess(t *testing.T) {
 			expect(t, c, tc.want)
 		})
 	}
+}
+
+// startedWith asks a child of the Go runtime for its limit on open files.
+func startedWith() string {
+	out, _ := exec.Command("sh", "-c", "ulimit -n").Output()
+	return string(out)
 }
 
 func machine() string {

@@ -209,7 +209,7 @@ func (b *builder) makeWorkingDirectory() {
 	there := b.NewLabel()
 	b.Doing("make", "working directory", b.process.Cwd)
 	b.inRoot(b.temp, b.process.Cwd, unix.O_PATH).Then(there).Ignore(unix.ENOENT)
-	b.Mkpath(spawn.Val(b.root), relative(b.process.Cwd), true)
+	b.Mkpath(b.root, relative(b.process.Cwd), true)
 	b.Mark(there)
 }
 

@@ -40,10 +40,11 @@ func checkSpec(c *Container) error {
 	if c.Spec == nil || c.Spec.Linux == nil {
 		return errs.InvalidArgument("the specification is not one of a Linux container")
 	}
-	if c.Spec.Linux.IntelRdt != nil {
-		if _, err := os.Stat("/sys/fs/resctrl/schemata"); err != nil {
-			return errs.NotImplemented("cannot apply intelRdt: no resctrl filesystem is mounted")
-		}
+	switch l := c.Spec.Linux; {
+	case l.IntelRdt != nil:
+		return errs.NotImplemented("the specification asks for intelRdt, which this runtime does not have")
+	case len(l.NetDevices) > 0:
+		return errs.NotImplemented("the specification asks for netDevices, which this runtime does not have")
 	}
 	return checkProcess(c.Spec.Process)
 }

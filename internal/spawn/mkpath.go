@@ -107,7 +107,7 @@ func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 			return e
 		}
 		size, _, e := syscall.RawSyscall6(unix.SYS_READLINKAT, fd, m.empty, m.link, pathMax, 0, 0)
-		syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+		syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
 		if e != 0 { // not a symlink
 			doneLen += 1 + n
 			pos = end
@@ -151,9 +151,9 @@ func (m *mkpathArgs) create(root, parentLen uintptr, last bool) syscall.Errno {
 	if last && m.dir == 0 {
 		_, _, e = syscall.RawSyscall6(unix.SYS_MKNODAT, fd, name, unix.S_IFREG|0o755, 0, 0, 0)
 	} else {
-		_, _, e = syscall.RawSyscall(unix.SYS_MKDIRAT, fd, name, 0o755)
+		_, _, e = syscall.RawSyscall6(unix.SYS_MKDIRAT, fd, name, 0o755, 0, 0, 0)
 	}
-	syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
 	return e
 }
 

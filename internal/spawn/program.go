@@ -249,12 +249,12 @@ func (p *Program) Offer(event int, sys func() Step) {
 	p.Sys(opOffer, Val(fd))
 }
 
-// Mkpath makes path exist below the directory root, as a directory or else as
-// an empty file, with all directories before it. Symlinks are followed, also
+// Mkpath makes path exist below the directory open in root, as a directory or
+// else as an empty file, with all directories before it. Symlinks are followed, also
 // dangling ones, but never out of root.
-func (p *Program) Mkpath(root Arg, path string, dir bool) Step {
+func (p *Program) Mkpath(root Reg, path string, dir bool) Step {
 	m := p.newMkpath(path, dir)
-	return p.Sys(opMkpath, m, root)
+	return p.Sys(opMkpath, m, Val(root))
 }
 
 // Str is the address of a zero-terminated copy of s.

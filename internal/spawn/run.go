@@ -46,7 +46,13 @@ func run(c *code) {
 	for i < c.n {
 		st := (*step)(pointer(c.steps + uintptr(i)*unsafe.Sizeof(step{})))
 		c.page.step = c.base + int32(i)
-		r, e := call(c, st)
+		var r uintptr
+		var e syscall.Errno
+		if st.nr == opMkpath { // not in call: the stack of all this is limited
+			e = mkpath((*mkpathArgs)(pointer(st.args[0])), uintptr(c.page.regs[st.args[1]]))
+		} else {
+			r, e = call(c, st)
+		}
 		if e == 0 {
 			if st.flags&flagSave != 0 {
 				c.page.regs[st.save] = int64(r)
@@ -69,7 +75,7 @@ func run(c *code) {
 //go:norace
 func exit(code uintptr) {
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, code, 0, 0)
+		syscall.RawSyscall6(unix.SYS_EXIT_GROUP, code, 0, 0, 0, 0, 0)
 	}
 }
 
@@ -132,8 +138,6 @@ func call(c *code, st *step) (uintptr, syscall.Errno) {
 		return 0, 0
 	case opFork:
 		return 0, fork(c)
-	case opMkpath:
-		return 0, mkpath((*mkpathArgs)(pointer(a[0])), a[1])
 	}
 	if a[0] == sockArg {
 		a[0] = c.sock
@@ -162,7 +166,7 @@ func barrier(c *code, event uintptr) syscall.Errno {
 		return e
 	}
 	for {
-		n, _, e := syscall.RawSyscall(unix.SYS_READ, c.sock, buf, 1)
+		n, _, e := syscall.RawSyscall6(unix.SYS_READ, c.sock, buf, 1, 0, 0, 0)
 		if e == unix.EINTR {
 			continue
 		}

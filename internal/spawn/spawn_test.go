@@ -227,7 +227,7 @@ func TestMkpath(t *testing.T) {
 			p.Doing("open", root)
 			p.Sys(unix.SYS_OPENAT, Int(unix.AT_FDCWD), p.Str(root), Int(unix.O_PATH|unix.O_CLOEXEC)).Save(fd)
 			p.Doing("make", tc.path)
-			p.Mkpath(Val(fd), tc.path, dir)
+			p.Mkpath(fd, tc.path, dir)
 			execve(p, "exit 0")
 			wait(t, start(t, p, &Attr{}))
 			fi, err := os.Lstat(filepath.Join(root, tc.made))
@@ -249,7 +249,7 @@ func TestMkpathLoop(t *testing.T) {
 	p := &Program{}
 	fd := p.NewReg()
 	p.Sys(unix.SYS_OPENAT, Int(unix.AT_FDCWD), p.Str(root), Int(unix.O_PATH|unix.O_CLOEXEC)).Save(fd)
-	p.Mkpath(Val(fd), "l/x", true)
+	p.Mkpath(fd, "l/x", true)
 	if _, err := p.Start(context.Background(), &Attr{}); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("error %v", err)
 	}

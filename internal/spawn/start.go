@@ -37,7 +37,8 @@ type Child struct {
 	// made until Program.Fork has replaced it.
 	Pid   int
 	PidFD *os.File
-	// Files are the descriptors the child sent, in order.
+	// Files are the descriptors the child sent, in order. Those that came with
+	// SendFD are non-blocking, so that a read of them can be interrupted by Close.
 	Files []*os.File
 
 	page  *page // nil when Start has returned
@@ -321,6 +322,7 @@ func (c *Child) receive(oob []byte) error {
 	if err == nil && len(msgs) == 1 {
 		var fds []int
 		if fds, err = unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) == 1 {
+			_ = unix.SetNonblock(fds[0], true)
 			c.Files = append(c.Files, os.NewFile(uintptr(fds[0]), "from child"))
 			return nil
 		}
