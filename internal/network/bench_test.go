@@ -15,8 +15,9 @@ func BenchmarkConnect(b *testing.B) {
 		pause time.Duration
 		ports []string
 	}{
-		{"plain", 0, 0, nil}, {"port", 0, 0, []string{"8080:80"}},
-		{"spare", 2, 60 * time.Millisecond, nil}, {"spare-port", 2, 60 * time.Millisecond, []string{"8080:80"}},
+		{"busy", 0, 0, nil}, {"busy-port", 0, 0, []string{"8080:80"}},
+		{"idle", 0, 60 * time.Millisecond, nil}, {"idle-port", 0, 60 * time.Millisecond, []string{"8080:80"}},
+		{"idle-spare", 2, 60 * time.Millisecond, nil}, {"idle-spare-port", 2, 60 * time.Millisecond, []string{"8080:80"}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			h := newHost(b, Options{Spare: c.spare})

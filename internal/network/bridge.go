@@ -30,7 +30,7 @@ func (m *Manager) ensure() (bridge int, err error) {
 	if err := m.rewrite(); err != nil {
 		return 0, err
 	}
-	m.forwarding()
+	forwarding()
 	m.ready = true
 	if m.watcher == nil {
 		// Without it the next change of the table repairs it.
@@ -194,33 +194,33 @@ func (m *Manager) removePorts(e *endpoint) error {
 
 const forwardFile = "/proc/sys/net/ipv4/ip_forward"
 
-// forwarding makes the host pass packets on, or leaves a warning. It stays on:
-// whoever came to rely on it meanwhile must not lose it.
-func (m *Manager) forwarding() {
-	data, err := os.ReadFile(forwardFile)
-	if err == nil && strings.TrimSpace(string(data)) != "0" {
-		return
+// forwarding makes the host pass packets on. It stays on: whoever came to rely
+// on it meanwhile must not lose it. Where it cannot be had, Warnings tells.
+func forwarding() {
+	if off(forwardFile) {
+		os.WriteFile(forwardFile, []byte("1"), 0)
 	}
-	if err == nil {
-		err = os.WriteFile(forwardFile, []byte("1"), 0)
-	}
-	if err != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.warnings = append(m.warnings, fmt.Sprintf("WARNING: IPv4 forwarding is disabled and cannot be enabled (%v). Containers reach nothing outside this host.", err))
-	}
+}
+
+// off tells whether the kernel's setting is there and is 0.
+func off(file string) bool {
+	data, err := os.ReadFile(file)
+	return err == nil && strings.TrimSpace(string(data)) == "0"
 }
 
 // Warnings says what keeps networks from working as they should, for info.
 func (m *Manager) Warnings() []string {
-	m.mu.Lock()
-	warnings := append([]string(nil), m.warnings...)
-	m.mu.Unlock()
-	if data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables"); err == nil && strings.TrimSpace(string(data)) == "0" {
-		warnings = append(warnings, "WARNING: bridge-nf-call-iptables is disabled")
+	var warnings []string
+	m.setup.Lock()
+	ready := m.ready
+	m.setup.Unlock()
+	if ready && off(forwardFile) {
+		warnings = append(warnings, "WARNING: IPv4 forwarding is disabled: containers reach nothing outside this host")
 	}
-	if data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-ip6tables"); err == nil && strings.TrimSpace(string(data)) == "0" {
-		warnings = append(warnings, "WARNING: bridge-nf-call-ip6tables is disabled")
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		if off("/proc/sys/net/bridge/" + name) {
+			warnings = append(warnings, "WARNING: "+name+" is disabled")
+		}
 	}
 	droppers, err := m.table.Droppers()
 	if err != nil {

@@ -386,6 +386,13 @@ func TestWarnings(t *testing.T) {
 	nft(t, "add table ip filter")
 	nft(t, "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
 	defer nft(t, "delete table ip filter")
+	if err := os.WriteFile(forwardFile, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile(forwardFile, []byte("1"), 0)
+	if got := strings.Join(h.Warnings(), "\n"); !strings.Contains(got, "IPv4 forwarding is disabled") {
+		t.Errorf("got %q", got)
+	}
 	if got := strings.Join(h.Warnings(), "\n"); !strings.Contains(got, `the nftables chain "filter FORWARD" drops what is forwarded`) {
 		t.Errorf("got %q", got)
 	}

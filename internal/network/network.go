@@ -90,7 +90,6 @@ type Manager struct {
 	endpoints map[string]*endpoint // by container ID
 	addresses pool                 // of the default bridge
 	ports     portTable
-	warnings  []string
 
 	spares  spares
 	sweeper sweeper

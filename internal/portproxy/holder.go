@@ -18,7 +18,7 @@ import (
 // it is for explaining a failure.
 func Holder(proto string, addr netip.AddrPort) string {
 	for _, table := range []string{proto, proto + "6"} {
-		if inode := socketInode("/proc/net/"+table, proto, addr); inode != "" {
+		if inode := socketInode("/proc/thread-self/net/"+table, proto, addr); inode != "" {
 			if who := socketOwner(inode); who != "" {
 				return who
 			}

@@ -20,7 +20,7 @@
 //			fib daddr type local jump publish
 //		}
 //		chain output {
-//			type nat hook output priority dstnat
+//			type nat hook output priority -100
 //			ip daddr 127.0.0.0/8 return                    # and so is the loopback
 //			fib daddr type local jump publish
 //		}
@@ -73,8 +73,7 @@ type Port struct {
 	Owner  string         // shown as the element's comment
 }
 
-// Table is the nftables table of an instance. It belongs to the network
-// namespace of the thread that called New, and is safe for use by several
+// Table is the nftables table of an instance. It is safe for use by several
 // goroutines.
 type Table struct {
 	name string
@@ -94,7 +93,7 @@ type sets struct {
 
 // New prepares for the table of that name, which need not exist. netns is a
 // descriptor of the network namespace, which must stay open, or 0 for that of
-// the calling thread.
+// the process.
 func New(name string, netns int) *Table {
 	return &Table{name: name, ns: netns, set: newSets(name)}
 }

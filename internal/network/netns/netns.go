@@ -64,18 +64,35 @@ func away(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		home, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			runtime.UnlockOSThread()
-			result <- fmt.Errorf("cannot open %s: %w", self, err)
+		if unix.Gettid() != unix.Getpid() {
+			result <- visit(fn)
 			return
 		}
-		err = fn()
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		unix.Close(home)
-		result <- err
+		// To others the main thread is the process: what /proc/PID/ns/net and
+		// /proc/net show is its namespace. While it is kept here, a second
+		// goroutine is on another thread for certain.
+		elsewhere := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			elsewhere <- visit(fn)
+		}()
+		result <- <-elsewhere
+		runtime.UnlockOSThread()
 	}()
 	return <-result
+}
+
+// visit runs fn and unlocks the thread if it could be brought back.
+func visit(fn func() error) error {
+	home, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("cannot open %s: %w", self, err)
+	}
+	defer unix.Close(home)
+	err = fn()
+	if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
 }

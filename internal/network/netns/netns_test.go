@@ -48,6 +48,9 @@ func TestThreadsComeBack(t *testing.T) {
 			}
 			defer ns.Close()
 			err = netns.Do(ns, func() error {
+				if unix.Gettid() == unix.Getpid() {
+					t.Error("the main thread, which is the process to others, is in another namespace")
+				}
 				if got := current(t); got != inode(t, ns) || got == home {
 					t.Errorf("inside is %d, want %d", got, inode(t, ns))
 				}
