@@ -7,6 +7,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -147,14 +148,28 @@ func (m *Manager) fetch(ctx context.Context, in *ingest, diffID digest.Digest, d
 func (m *Manager) unpack(ctx context.Context, diffID digest.Digest, blob io.Reader) (int64, error) {
 	tar, _, err := layer.Decompress(blob)
 	if err != nil {
-		return 0, fmt.Errorf("cannot unpack layer %s: %w", short(diffID), err)
+		return 0, damaged(fmt.Errorf("cannot unpack layer %s: %w", diffID, err))
 	}
 	defer tar.Close()
 	size, err := m.opts.Snapshots.Unpack(ctx, diffID, tar)
-	if err != nil {
-		return 0, fmt.Errorf("cannot unpack layer %s: %w", short(diffID), err)
+	return size, damaged(err)
+}
+
+// damaged gives an error its class. What neither the system nor a registry nor
+// the end of the request is to blame for is wrong with the data: decompressors
+// have no type for it.
+func damaged(err error) error {
+	var errno syscall.Errno
+	if err == nil || errors.As(err, &errno) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
-	return size, nil
+	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrUnavailable,
+		errdefs.ErrUnauthenticated, errdefs.ErrPermissionDenied, errdefs.ErrInternal, errdefs.ErrNotImplemented} {
+		if errors.Is(err, class) {
+			return err
+		}
+	}
+	return errs.InvalidArgument("%w", err)
 }
 
 // blameLimit is how much of a blob is read on, in bytes, to find out whether

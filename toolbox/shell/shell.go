@@ -27,6 +27,7 @@ func Main(args []string) int {
 	}
 	options := []interp.RunnerOption{
 		interp.StdIO(os.Stdin, os.Stdout, os.Stderr),
+		interp.CallHandler(builtins),
 		interp.Params(append(append(o.set, "--"), o.params...)...),
 	}
 	runner, err := interp.New(options...)
@@ -156,7 +157,7 @@ func Builtin(args []string) int {
 		}
 		args[i] = quoted
 	}
-	runner, err := interp.New(interp.StdIO(os.Stdin, os.Stdout, os.Stderr))
+	runner, err := interp.New(interp.StdIO(os.Stdin, os.Stdout, os.Stderr), interp.CallHandler(builtins))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", args[0], err)
 		return 2

@@ -6,7 +6,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"strconv"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/toolbox/modetext"
 )
 
 const usual = `  File: %N
@@ -75,7 +76,7 @@ func value(letter byte, name string, st *unix.Stat_t) string {
 	case 'a':
 		return strconv.FormatUint(uint64(st.Mode&0o7777), 8)
 	case 'A':
-		return modeText(st.Mode)
+		return modetext.Of(st.Mode)
 	case 'f':
 		return strconv.FormatUint(uint64(st.Mode), 16)
 	case 'F':
@@ -143,28 +144,4 @@ func kind(st *unix.Stat_t) string {
 		return "regular empty file"
 	}
 	return "regular file"
-}
-
-func modeText(mode uint32) string {
-	types := map[uint32]string{unix.S_IFDIR: "d", unix.S_IFLNK: "l", unix.S_IFCHR: "c", unix.S_IFBLK: "b",
-		unix.S_IFIFO: "p", unix.S_IFSOCK: "s"}
-	t, ok := types[mode&unix.S_IFMT]
-	if !ok {
-		t = "-"
-	}
-	text := []byte(t + fs.FileMode(mode & 0o777).String()[1:])
-	special := func(bit uint32, at int, set, unset byte) {
-		if mode&bit == 0 {
-			return
-		}
-		if text[at] == 'x' {
-			text[at] = set
-		} else {
-			text[at] = unset
-		}
-	}
-	special(unix.S_ISUID, 3, 's', 'S')
-	special(unix.S_ISGID, 6, 's', 'S')
-	special(unix.S_ISVTX, 9, 't', 'T')
-	return string(text)
 }
