@@ -20,6 +20,12 @@ type subscriber struct {
 // then subscribes again and is told all exits.
 const maxQueue = 100_000
 
+func newSubscriber(conn *net.UnixConn) *subscriber {
+	s := &subscriber{conn: conn}
+	s.more.L = &s.mu
+	return s
+}
+
 // publish tells everybody of e. It does not block.
 func (h *Holder) publish(e Event) {
 	h.mu.Lock()
@@ -43,8 +49,7 @@ func (s *subscriber) add(e Event) {
 // subscribe makes conn a stream of events, the first of which are all exits
 // nobody has forgotten. It returns when the connection is gone.
 func (h *Holder) subscribe(conn *net.UnixConn) {
-	s := &subscriber{conn: conn}
-	s.more.L = &s.mu
+	s := newSubscriber(conn)
 	h.mu.Lock()
 	for _, t := range h.tasks {
 		select {
@@ -61,20 +66,9 @@ func (h *Holder) subscribe(conn *net.UnixConn) {
 	h.follow(s)
 }
 
-// resubscribe goes on with a subscriber of the binary before this one, who was
-// told everything up to now.
-func (h *Holder) resubscribe(conn *net.UnixConn) {
-	s := &subscriber{conn: conn}
-	s.more.L = &s.mu
-	h.mu.Lock()
-	h.watch[s] = struct{}{}
-	h.mu.Unlock()
-	h.follow(s)
-}
-
 // follow delivers until the connection is gone.
 func (h *Holder) follow(s *subscriber) {
-	go s.deliver()
+	go h.deliver(s)
 	// A subscriber says nothing more: this returns when it has gone.
 	var b [1]byte
 	s.conn.Read(b[:])
@@ -87,24 +81,42 @@ func (h *Holder) follow(s *subscriber) {
 	s.mu.Unlock()
 }
 
-func (s *subscriber) deliver() {
+// deliver sends events one by one, each whole or, when the subscriber does not
+// read during an upgrade, none any more.
+func (h *Holder) deliver(s *subscriber) {
 	defer s.conn.Close()
-	for {
-		s.mu.Lock()
-		for len(s.queue) == 0 && !s.closed {
-			s.more.Wait()
-		}
-		list := s.queue
-		s.queue = nil
-		closed := s.closed
-		s.mu.Unlock()
-		if closed {
+	for s.wait() {
+		ok := false
+		h.guarded(func() { ok = s.sendOne() })
+		if !ok {
 			return
 		}
-		for _, e := range list {
-			if send(s.conn, e, nil) != nil {
-				return
-			}
-		}
 	}
+}
+
+// wait blocks until there is an event. It reports false when it is over.
+func (s *subscriber) wait() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.queue) == 0 && !s.closed {
+		s.more.Wait()
+	}
+	return !s.closed
+}
+
+func (s *subscriber) sendOne() bool {
+	s.mu.Lock()
+	e := s.queue[0]
+	s.queue = s.queue[1:]
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+	s.mu.Unlock()
+	if send(s.conn, e, nil) == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return false
 }

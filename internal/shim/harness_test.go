@@ -43,7 +43,7 @@ func rounds() int {
 
 // shimTest is a shim of its own with its own root and cgroups.
 type shimTest struct {
-	*testing.T
+	testing.TB
 	*Client
 	root   string // exec root
 	rootfs string
@@ -54,7 +54,7 @@ type shimTest struct {
 	n      int
 }
 
-func newTest(t *testing.T) *shimTest {
+func newTest(t testing.TB) *shimTest {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("containers need root")
@@ -64,7 +64,7 @@ func newTest(t *testing.T) *shimTest {
 		t.Skip("busybox-static is not installed")
 	}
 	dir := t.TempDir()
-	s := &shimTest{T: t, root: filepath.Join(dir, "run"), rootfs: filepath.Join(dir, "rootfs")}
+	s := &shimTest{TB: t, root: filepath.Join(dir, "run"), rootfs: filepath.Join(dir, "rootfs")}
 	s.cgroup = fmt.Sprintf("/gantry-shim-test-%d-%s", os.Getpid(), strings.ToLower(filepath.Base(filepath.Dir(dir))))
 	s.makeRootfs(busybox)
 	self, err := os.Executable()
@@ -101,6 +101,9 @@ func (s *shimTest) makeRootfs(busybox string) {
 func (s *shimTest) tearDown() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
+	if b, _ := os.ReadFile(logPath(s.root)); bytes.Contains(b, []byte("DATA RACE")) || bytes.Contains(b, []byte("panic")) {
+		s.Errorf("the shim failed badly")
+	}
 	if s.Failed() {
 		if b, err := os.ReadFile(logPath(s.root)); err == nil {
 			s.Logf("the shim's log:\n%s", b)

@@ -60,6 +60,12 @@ func alive(pid int) bool {
 	return f[0] != "Z"
 }
 
+// gone is stricter than not alive: the threads of a zombie may still be dying.
+func gone(pid int) bool {
+	_, err := os.Stat("/proc/" + strconv.Itoa(pid))
+	return err != nil
+}
+
 func mustJSON(v any) []byte {
 	raw, err := json.Marshal(v)
 	if err != nil {

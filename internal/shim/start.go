@@ -69,6 +69,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		return err
 	}
 	io.console(p.Console)
+	t.mu.Lock()
 	t.rec = record{
 		Status:     Status{Ephemeral: r.Ephemeral, Labels: r.Labels},
 		StdinOnce:  r.StdinOnce,
@@ -77,6 +78,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		Log:        &r.Log,
 	}
 	t.log = log
+	t.mu.Unlock()
 	if err := t.begin(p, io, r.Terminal); err != nil {
 		return err
 	}
@@ -173,7 +175,9 @@ func (t *task) startExec(ctx context.Context, parent *task, r *ExecRequest, spec
 		return err
 	}
 	io.console(p.Console)
+	t.mu.Lock()
 	t.rec.StdinOnce = true
+	t.mu.Unlock()
 	return t.begin(p, io, r.Terminal)
 }
 

@@ -192,7 +192,7 @@ func TestExitWithoutIO(t *testing.T) {
 			syscall.Kill(info.NetPid, syscall.SIGKILL)
 			waitFor(t, "net to die", func() bool { return !alive(info.NetPid) })
 		}
-		waitFor(t, "io to die", func() bool { return !alive(info.Pid) })
+		waitFor(t, "io to die", func() bool { return gone(info.Pid) })
 		os.WriteFile(filepath.Join(s.rootfs, fmt.Sprintf("tmp/go-%d", i)), nil, 0o600)
 		if _, err := unix.Wait4(reply.Pid, nil, 0, nil); err != nil {
 			t.Fatal(err)

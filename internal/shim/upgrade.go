@@ -26,7 +26,7 @@ type handover struct {
 	Listener    int
 	Lock        int
 	Requester   int // is waiting for the answer to its upgrade request
-	Subscribers []int
+	Subscribers []handSubscriber
 	Tasks       []handTask
 	Pending     []handClient
 }
@@ -36,6 +36,11 @@ type handTask struct {
 	Files      map[string]int // by the names of the store
 	Unfinished []logs.Unfinished
 	Clients    []handClient
+}
+
+type handSubscriber struct {
+	Conn  int
+	Queue []Event `json:",omitempty"`
 }
 
 type handClient struct {
@@ -63,7 +68,10 @@ func (h *Holder) serveUpgrade(c *net.UnixConn, r *request) error {
 }
 
 func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
-	if err := check(binary); err != nil {
+	done := h.orphans.spawning()
+	err := check(binary)
+	done()
+	if err != nil {
 		return err
 	}
 	upgrading.Store(true)
@@ -78,7 +86,8 @@ func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
 	hand := &hands{}
 	state := h.pack(hand, requester)
 	defer h.reopenLogs(state)
-	fd, err := hand.memfd(state)
+	var fd int
+	fd, err = hand.memfd(state)
 	if err != nil {
 		return errs.System("cannot upgrade the shim: %w", err)
 	}
@@ -123,6 +132,9 @@ func (h *Holder) interrupt(deadline time.Time) {
 			c.conn.SetWriteDeadline(deadline)
 		}
 		t.mu.Unlock()
+	}
+	for s := range h.watch {
+		s.conn.SetWriteDeadline(deadline)
 	}
 }
 
@@ -200,7 +212,10 @@ func (h *Holder) pack(g *hands, requester *net.UnixConn) *handover {
 	defer h.mu.Unlock()
 	s := &handover{Version: Version, Listener: g.give(h.listener), Lock: g.give(h.lock), Requester: g.give(requester)}
 	for sub := range h.watch {
-		s.Subscribers = append(s.Subscribers, g.give(sub.conn))
+		if sub.closed {
+			continue // it did not read, and has to subscribe again
+		}
+		s.Subscribers = append(s.Subscribers, handSubscriber{g.give(sub.conn), sub.queue})
 	}
 	for _, t := range h.tasks {
 		s.Tasks = append(s.Tasks, t.pack(g))
@@ -301,8 +316,16 @@ func handed(fd int, name string) *os.File {
 
 // restore makes the holder what it was.
 func (h *Holder) restore(s *handover) {
-	for _, ht := range s.Tasks {
-		h.restoreTask(&ht)
+	// Subscribers first: they hear of what happens from now on.
+	for _, hs := range s.Subscribers {
+		if conn := handedConn(hs.Conn); conn != nil {
+			sub := newSubscriber(conn)
+			sub.queue = hs.Queue
+			h.mu.Lock()
+			h.watch[sub] = struct{}{}
+			h.mu.Unlock()
+			go h.follow(sub)
+		}
 	}
 	for _, hc := range s.Pending {
 		c := hc.restore()
@@ -310,10 +333,8 @@ func (h *Holder) restore(s *handover) {
 		h.pending[k] = append(h.pending[k], c)
 		go h.awaitPending(k, c)
 	}
-	for _, fd := range s.Subscribers {
-		if conn := handedConn(fd); conn != nil {
-			go h.resubscribe(conn)
-		}
+	for _, ht := range s.Tasks {
+		h.restoreTask(&ht)
 	}
 	if conn := handedConn(s.Requester); conn != nil {
 		answer(conn, nil, nil)
@@ -324,7 +345,9 @@ func (h *Holder) restore(s *handover) {
 func (h *Holder) restoreTask(ht *handTask) {
 	t := newTask(h, key{ht.Record.ID, ht.Record.ExecID})
 	t.rec = ht.Record
+	h.mu.Lock()
 	h.tasks[t.key] = t
+	h.mu.Unlock()
 	file := func(name string) *os.File {
 		if fd, ok := ht.Files[name]; ok {
 			return handed(fd, name)
