@@ -359,6 +359,13 @@ func TestSubnets(t *testing.T) {
 	if got := h.run(t, "one").ip.String(); got != "172.19.0.2" {
 		t.Errorf("got %s beside 172.17.4.0/24 and 172.18.0.0/30", got)
 	}
+	// All records are lost, and the bridge is not: its subnet is used again.
+	h.kill(t)
+	h.roots = [2]string{t.TempDir(), t.TempDir()}
+	h.kill(t)
+	if got := h.run(t, "again").ip.String(); got != "172.19.0.2" {
+		t.Errorf("got %s, the second time", got)
+	}
 	fixed := newHost(t, Options{Instance: "gfix", BridgeAddr: netip.MustParsePrefix("10.9.8.5/29")})
 	for _, want := range []string{"10.9.8.1", "10.9.8.2", "10.9.8.3", "10.9.8.4", "10.9.8.6"} {
 		if got := fixed.run(t, want).ip.String(); got != want {

@@ -142,9 +142,14 @@ func free(p netip.Prefix, used []netip.Prefix) bool {
 	return true
 }
 
-// usedSubnets are those of the host's addresses and routes, without our own.
+// usedSubnets are those of the host's addresses and routes, without those of
+// our own bridge, which may be left from an earlier life of the instance.
 func (m *Manager) usedSubnets() ([]netip.Prefix, error) {
-	used, err := m.link.Routes()
+	own, err := m.link.Index(m.BridgeName())
+	if err != nil {
+		own = -1
+	}
+	routes, err := m.link.Routes()
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +157,14 @@ func (m *Manager) usedSubnets() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
+	var used []netip.Prefix
+	for _, r := range routes {
+		if r.Index != own {
+			used = append(used, r.Dst)
+		}
+	}
 	for _, a := range addrs {
-		if a.Addr.Addr().Is4() {
+		if a.Addr.Addr().Is4() && a.Index != own {
 			used = append(used, a.Addr.Masked())
 		}
 	}

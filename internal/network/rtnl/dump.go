@@ -104,14 +104,19 @@ func (c *Conn) Addrs() ([]AddrInfo, error) {
 	return addrs, err
 }
 
-// Routes returns the destinations of all unicast IPv4 routes; a default route
-// is 0.0.0.0/0.
-func (c *Conn) Routes() ([]netip.Prefix, error) {
+// RouteInfo is where a route leads, and the index of the link it takes.
+type RouteInfo struct {
+	Index int // 0 where it takes several
+	Dst   netip.Prefix
+}
+
+// Routes returns all unicast IPv4 routes; a default route is to 0.0.0.0/0.
+func (c *Conn) Routes() ([]RouteInfo, error) {
 	var b Batch
 	b.open("list the routes", unix.RTM_GETROUTE, unix.NLM_F_DUMP)
 	put(&b, &unix.RtMsg{Family: unix.AF_INET})
 	b.shut()
-	var routes []netip.Prefix
+	var routes []RouteInfo
 	err := c.dump(&b, func(body []byte) {
 		if len(body) < unix.SizeofRtMsg {
 			return
@@ -120,13 +125,16 @@ func (c *Conn) Routes() ([]netip.Prefix, error) {
 		if msg.Type != unix.RTN_UNICAST {
 			return
 		}
-		dst := netip.IPv4Unspecified()
+		index, dst := 0, netip.IPv4Unspecified()
 		for kind, value := range attrs(body[unix.SizeofRtMsg:]) {
-			if kind == unix.RTA_DST {
+			switch kind {
+			case unix.RTA_DST:
 				dst, _ = netip.AddrFromSlice(value)
+			case unix.RTA_OIF:
+				index = number(value)
 			}
 		}
-		routes = append(routes, netip.PrefixFrom(dst, int(msg.Dst_len)))
+		routes = append(routes, RouteInfo{index, netip.PrefixFrom(dst, int(msg.Dst_len))})
 	})
 	return routes, err
 }

@@ -77,7 +77,7 @@ func TestLinksAddressesRoutes(t *testing.T) {
 	}
 	routes, err := c.Routes()
 	for _, want := range []string{"198.51.100.0/24", "0.0.0.0/0"} {
-		if err != nil || !slices.Contains(routes, netip.MustParsePrefix(want)) {
+		if err != nil || !slices.Contains(routes, RouteInfo{br, netip.MustParsePrefix(want)}) {
 			t.Errorf("routes %v, %v", routes, err)
 		}
 	}
