@@ -43,9 +43,10 @@ type builder struct {
 
 	extra    []*os.File
 	streams  []stream
-	slave    spawn.Reg // the process's end of the terminal
-	entered  spawn.Reg // 1 when the working directory was entered as root
-	fifo     spawn.Arg
+	slave    spawn.Reg        // the process's end of the terminal
+	entered  spawn.Reg        // 1 when the working directory was entered as root
+	waits    bool             // for Release, before it executes
+	fifo     spawn.Arg        // where it waits
 	listener *seccomp.Program // when the filter has one
 
 	execPath         string // instead of Process.Args[0]

@@ -78,20 +78,29 @@ func (b *builder) finish() error {
 	if p.NoNewPrivileges {
 		b.Doing("set", "no_new_privs")
 		b.Sys(unix.SYS_PRCTL, spawn.Int(unix.PR_SET_NO_NEW_PRIVS), spawn.Int(1), spawn.Int(0), spawn.Int(0), spawn.Int(0))
-	} else if err := b.installSeccomp(); err != nil { // needs a privilege that goes now
-		return err
+	}
+	// From here on only what is already open is used, and nothing else is when
+	// the filter is in force: a profile need not allow more than the program asks.
+	b.Doing("close", "what is left open")
+	b.Sys(unix.SYS_CLOSE_RANGE, spawn.Int(b.floor), spawn.Uint(math.MaxUint32), spawn.Int(unix.CLOSE_RANGE_CLOEXEC))
+	if b.waits {
+		b.Detaching()
+	}
+	if !p.NoNewPrivileges { // it needs a privilege that goes now
+		if err := b.installSeccomp(); err != nil {
+			return err
+		}
 	}
 	c := b.capabilities()
 	b.boundCapabilities(c)
 	b.setUser(c)
 	b.workingDirectory()
-	if p.NoNewPrivileges {
-		if err := b.installSeccomp(); err != nil {
-			return err
-		}
+	if b.waits {
+		b.lookUp()
 	}
-	b.Doing("close", "what is left open")
-	b.Sys(unix.SYS_CLOSE_RANGE, spawn.Int(b.floor), spawn.Uint(math.MaxUint32), spawn.Int(unix.CLOSE_RANGE_CLOEXEC))
+	if p.NoNewPrivileges {
+		return b.installSeccomp()
+	}
 	return nil
 }
 

@@ -134,8 +134,7 @@ func (b *builder) compile(c *Container) (cgroupDir string, err error) {
 	if err := b.finish(); err != nil {
 		return "", err
 	}
-	if c.StartFIFO != "" {
-		b.lookUp()
+	if b.waits {
 		b.waitFIFO()
 	}
 	b.execute()
@@ -193,6 +192,7 @@ func (b *builder) passFIFO(path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot open the start FIFO: %w", err)
 	}
+	b.waits = true
 	b.fifo, err = b.own(f)
 	return err
 }

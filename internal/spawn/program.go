@@ -42,6 +42,7 @@ const (
 	opBarrier                 // tell the parent event a0 and wait for it
 	opAnnounce                // send the parent the byte at a0
 	opOffer                   // let the parent take descriptor a0 and wait for that
+	opDetach                  // tell the parent not to wait for anything more
 	opFork                    // clone with CLONE_PARENT; the old process ends
 	opMkpath                  // make the path described at a0 exist
 )
@@ -224,9 +225,14 @@ func (p *Program) Barrier(event int) { p.Sys(opBarrier, Int(event)) }
 // namespace that was joined or unshared.
 func (p *Program) Fork() { p.Sys(opFork) }
 
-// Detach tells the parent that the rest of the program is the child's own
-// business: Start returns, and nobody learns of later failures.
-func (p *Program) Detach() { p.Sys(opBarrier, Int(eventDetach)) }
+// Detaching tells the parent that Detach will follow. Until then failures are
+// still reported.
+func (p *Program) Detaching() { p.Sys(opAnnounce, p.Bytes([]byte{eventDetach})) }
+
+// Detach makes the rest of the program the child's own business: Start returns,
+// and nobody learns of later failures. It makes no system call, so that it works
+// under any seccomp filter; Detaching has to come before.
+func (p *Program) Detach() { p.Sys(opDetach) }
 
 // SendFD hands the parent the descriptor fd; see Child.Files.
 func (p *Program) SendFD(fd Arg) Step {

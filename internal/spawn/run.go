@@ -17,6 +17,7 @@ type page struct {
 	pid   int64 // of the process made by opFork, in the pid namespace of the parent
 	offer int64 // a descriptor the parent is to take, plus one
 	taken int64 // 1 when it has
+	alone int64 // 1 when the child has detached itself
 	regs  [maxRegs]int64
 }
 
@@ -135,6 +136,9 @@ func call(c *code, st *step) (uintptr, syscall.Errno) {
 		atomic.StoreInt64(&c.page.offer, int64(a[0])+1)
 		for atomic.LoadInt64(&c.page.taken) == 0 {
 		}
+		return 0, 0
+	case opDetach:
+		atomic.StoreInt64(&c.page.alone, 1)
 		return 0, 0
 	case opFork:
 		return 0, fork(c)

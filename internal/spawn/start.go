@@ -302,10 +302,10 @@ func (p *Program) follow(c *Child, a *Attr, sock int) error {
 			atomic.StoreInt64(&c.page.taken, 1)
 			continue
 		case eventDetach:
-			if _, err := unix.Write(sock, buf[:]); err != nil {
-				return errGone
+			if awaitPage(sock, &c.page.alone) {
+				return errDetached
 			}
-			return errDetached
+			continue // it failed instead, and the socket says so
 		default:
 			if err := a.Barrier(c, int(event)); err != nil {
 				return err
@@ -330,14 +330,23 @@ func (c *Child) receive(oob []byte) error {
 	return errors.New("cannot receive a descriptor from a new process")
 }
 
-// take waits until the child offers a descriptor, which is a matter of
-// microseconds, and takes it.
-func (c *Child) take(sock int) error {
-	for atomic.LoadInt64(&c.page.offer) == 0 {
-		fds := []unix.PollFd{{Fd: int32(sock), Events: unix.POLLIN | unix.POLLRDHUP}}
-		if n, err := unix.Ppoll(fds, &unix.Timespec{Nsec: 50_000}, nil); err == nil && n > 0 {
-			return errGone
+// awaitPage waits until the child stores something in a word of the page, a
+// matter of microseconds; false when the socket says something first.
+func awaitPage(sock int, word *int64) bool {
+	fds := []unix.PollFd{{Fd: int32(sock), Events: unix.POLLIN | unix.POLLRDHUP}}
+	for atomic.LoadInt64(word) == 0 {
+		n, err := unix.Ppoll(fds, &unix.Timespec{Nsec: 50_000}, nil)
+		if err == nil && n > 0 {
+			return atomic.LoadInt64(word) != 0
 		}
+	}
+	return true
+}
+
+// take takes the descriptor the child offers.
+func (c *Child) take(sock int) error {
+	if !awaitPage(sock, &c.page.offer) {
+		return errGone
 	}
 	pidfd := int(c.PidFD.Fd())
 	if c.page.pid != 0 {
