@@ -410,24 +410,27 @@ func BenchmarkTCPConnection(b *testing.B) {
 	}
 }
 
-// BenchmarkIdlePort prints what an open port costs while nobody uses it.
+// BenchmarkIdlePort prints what an open port costs while nobody uses it. One
+// operation opens and closes 200 of each protocol.
 func BenchmarkIdlePort(b *testing.B) {
+	const owners = 200
 	p := newProxy(b)
 	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	n := 0
 	for b.Loop() {
-		n++
-		ip := netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}).String()
-		err := p.Set(fmt.Sprint(n), []Mapping{
-			{Proto: "tcp", HostIP: ip, HostPort: 20000, TargetIP: "127.0.0.1", TargetPort: 9},
-			{Proto: "udp", HostIP: ip, HostPort: 20000, TargetIP: "127.0.0.1", TargetPort: 9}})
-		if err != nil {
-			b.Fatal(err)
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for n := range owners {
+			ip := netip.AddrFrom4([4]byte{127, 1, 1, byte(n + 1)}).String()
+			err := p.Set(strconv.Itoa(n), []Mapping{
+				{Proto: "tcp", HostIP: ip, HostPort: 20000, TargetIP: "127.0.0.1", TargetPort: 9},
+				{Proto: "udp", HostIP: ip, HostPort: 20000, TargetIP: "127.0.0.1", TargetPort: 9}})
+			if err != nil {
+				b.Fatal(err)
+			}
 		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		p.Close()
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse)/float64(2*n), "B/port")
+	b.ReportMetric(float64(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse)/(2*owners), "B/port")
 }
