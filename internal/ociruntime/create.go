@@ -80,7 +80,7 @@ func (r *runtime) create(ctx context.Context, o *createOptions) (_ *container, p
 // describe fills the record of a new container.
 func (c *container) describe(spec *specs.Spec, bundle string, o *createOptions) {
 	if spec.Linux.CgroupsPath == "" {
-		spec.Linux.CgroupsPath = "/gantry-oci/" + o.id
+		spec.Linux.CgroupsPath = "/gantry-oci-" + o.id
 	}
 	rootfs := ""
 	if spec.Root != nil {

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -173,7 +172,7 @@ func (c *Cgroup) applyDevices(list []specs.LinuxDeviceCgroup, fresh bool) error 
 		return err
 	}
 	want, wantErr := canonical(rules)
-	open := wantErr == nil && want.allow && len(want.except) == 0
+	open := wantErr == nil && want.allow && want.empty()
 	dir, v2 := c.dir("devices")
 	switch {
 	case dir == "" && open:
@@ -210,6 +209,15 @@ func inUserNamespace() bool {
 type deviceSet struct {
 	allow  bool
 	except map[device]perm
+	order  []device // the exceptions as they came: the kernel lists them so
+}
+
+// add makes an exception.
+func (s *deviceSet) add(d device, p perm) {
+	if _, ok := s.except[d]; !ok {
+		s.order = append(s.order, d)
+	}
+	s.except[d] |= p
 }
 
 // canonical reduces rules, in which later ones win, to what v1 can express. It
@@ -220,9 +228,9 @@ func canonical(rules []rule) (*deviceSet, error) {
 	for _, r := range rules {
 		switch {
 		case r.all():
-			s.allow, s.except = r.allow, map[device]perm{}
+			s = &deviceSet{allow: r.allow, except: map[device]perm{}}
 		case r.allow != s.allow:
-			s.except[r.device] |= r.perm
+			s.add(r.device, r.perm)
 		default:
 			for d, p := range s.except {
 				if p&r.perm == 0 || !r.device.meets(d) {
@@ -231,13 +239,21 @@ func canonical(rules []rule) (*deviceSet, error) {
 				if !r.device.covers(d) {
 					return nil, errs.InvalidArgument("cannot set device rule %q: an earlier rule for %q covers more than it, and cgroup v1 cannot take a device out of a wildcard", r.device, d)
 				}
-				if s.except[d] = p &^ r.perm; s.except[d] == 0 {
-					delete(s.except, d)
-				}
+				s.except[d] = p &^ r.perm
 			}
 		}
 	}
 	return s, nil
+}
+
+// empty says that there are no exceptions.
+func (s *deviceSet) empty() bool {
+	for _, p := range s.except {
+		if p != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // parseDeviceList reads devices.list. Of a cgroup that allows everything the
@@ -271,7 +287,7 @@ func parseDeviceList(s string) *deviceSet {
 				p |= permMknod
 			}
 		}
-		set.except[d] |= p
+		set.add(d, p)
 	}
 	return set
 }
@@ -284,7 +300,7 @@ func (c *Cgroup) devicesV1(dir string, want *deviceSet) error {
 		return fmt.Errorf("cannot read the device rules: %w", err)
 	}
 	have := parseDeviceList(s)
-	if have.allow && want.allow && len(want.except) == 0 {
+	if have.allow && want.allow && want.empty() {
 		return nil
 	}
 	if want.allow || have.allow {
@@ -301,17 +317,16 @@ func (c *Cgroup) devicesV1(dir string, want *deviceSet) error {
 	if want.allow {
 		add, remove = remove, add
 	}
-	if err := c.putMissing(add, want.except, have.except); err != nil {
+	if err := c.putMissing(add, want, have); err != nil {
 		return err
 	}
-	return c.putMissing(remove, have.except, want.except)
+	return c.putMissing(remove, have, want)
 }
 
-// putMissing writes to file what a has and b has not.
-func (c *Cgroup) putMissing(file string, a, b map[device]perm) error {
-	devices := slices.SortedFunc(maps.Keys(a), func(x, y device) int { return strings.Compare(x.String(), y.String()) })
-	for _, d := range devices {
-		if p := a[d] &^ b[d]; p != 0 {
+// putMissing writes to file the exceptions a has and b has not.
+func (c *Cgroup) putMissing(file string, a, b *deviceSet) error {
+	for _, d := range a.order {
+		if p := a.except[d] &^ b.except[d]; p != 0 {
 			if err := c.put("devices", file, d.String()+" "+p.String()); err != nil {
 				return err
 			}
