@@ -129,7 +129,8 @@ func (m *messages) text() string {
 	return b.String()
 }
 
-// tarball makes an archive: names that end in a slash are directories.
+// tarball makes an archive: names that end in a slash are directories, those
+// that end in an arrow symbolic links.
 func tarball(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -141,13 +142,19 @@ func tarball(t testing.TB, files map[string]string) []byte {
 	slices.Sort(names)
 	for _, name := range names {
 		h := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg}
-		if strings.HasSuffix(name, "/") {
+		switch {
+		case strings.HasSuffix(name, "/"):
 			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+		case strings.HasSuffix(name, "->"):
+			h.Typeflag, h.Size, h.Linkname = tar.TypeSymlink, 0, files[name]
+			h.Name = strings.TrimSuffix(name, "->")
 		}
 		if err := tw.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}
-		tw.Write([]byte(files[name]))
+		if h.Typeflag == tar.TypeReg {
+			tw.Write([]byte(files[name]))
+		}
 	}
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
