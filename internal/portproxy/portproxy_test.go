@@ -423,9 +423,9 @@ func BenchmarkIdlePort(b *testing.B) {
 	const owners = 200
 	p := newProxy(b)
 	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	for b.Loop() {
-		runtime.GC()
-		runtime.ReadMemStats(&before)
 		for n := range owners {
 			ip := netip.AddrFrom4([4]byte{127, 1, 1, byte(n + 1)}).String()
 			err := p.Set(strconv.Itoa(n), []Mapping{
