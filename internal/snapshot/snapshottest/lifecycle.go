@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -90,7 +91,8 @@ func testSizeLimit(t *testing.T, s snapshot.Snapshotter) {
 	must(t, err)
 	inside(t, s, "c", func(dir string) {
 		must(t, os.WriteFile(dir+"/fits", make([]byte, 1<<19), 0o644))
-		err := os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o644)
+		var err error
+		asContainer(func() { err = os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o644) })
 		if !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("writing more than the limit gives %v", err)
 		}
@@ -98,6 +100,24 @@ func testSizeLimit(t *testing.T, s snapshot.Snapshotter) {
 	prepare(t, s, "unlimited", layer)
 	inside(t, s, "unlimited", func(dir string) { must(t, os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o644)) })
 	must(t, s.Remove(t.Context(), "c"))
+}
+
+// asContainer runs f without CAP_SYS_RESOURCE, which containers do not have and
+// which lifts every quota.
+func asContainer(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread must not be used again
+		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if unix.Capget(&hdr, &caps[0]) == nil {
+			caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+			unix.Capset(&hdr, &caps[0])
+		}
+		f()
+	}()
+	<-done
 }
 
 func testReopen(t *testing.T, open func(string) (snapshot.Snapshotter, error)) {
