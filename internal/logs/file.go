@@ -29,10 +29,14 @@ type file struct {
 
 func openFile(path string, set settings, c codec) (*file, error) {
 	f := &file{path: path, set: set, codec: c}
+	_, err := os.Lstat(path)
+	fresh := isMissing(err)
 	if err := f.open(); err != nil {
 		return nil, err
 	}
-	f.resumeCompression()
+	if !fresh {
+		f.resumeCompression()
+	}
 	return f, nil
 }
 

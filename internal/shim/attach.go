@@ -134,8 +134,8 @@ func (t *task) input(c *client) (detached bool) {
 			continue
 		}
 		err := rc.Read(func(fd uintptr) bool {
-			t.h.gate.RLock()
-			defer t.h.gate.RUnlock()
+			t.h.gate.enter()
+			defer t.h.gate.leave()
 			buf := chunks.Get().(*[]byte)
 			defer chunks.Put(buf)
 			n, err := readFD(int(fd), *buf)

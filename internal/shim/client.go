@@ -3,14 +3,11 @@ package shim
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -131,7 +128,11 @@ func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte
 		}
 		answer, sent, err := l.exchange(ctx, request{op, raw}, blob, files)
 		if err == nil {
-			c.release(l)
+			if ctx.Err() == nil {
+				c.release(l)
+			} else {
+				l.Close() // its deadline may be set any moment
+			}
 			defer answer.closeFDs()
 			var r reply
 			if err := json.Unmarshal(answer.json, &r); err != nil {
@@ -158,14 +159,8 @@ func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte
 // exchange sends a request and waits for its answer. sent says whether io may
 // have received all of it.
 func (l *link) exchange(ctx context.Context, r request, blob []byte, files []*os.File) (f *frame, sent bool, err error) {
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
-	defer func() {
-		if !stop() && err == nil {
-			// The deadline may come any moment; whoever gets l next resets it.
-			<-ctx.Done()
-		}
-		l.SetDeadline(time.Time{})
-	}()
+	stop := context.AfterFunc(ctx, func() { l.SetDeadline(past) })
+	defer stop()
 	var fds []int
 	for _, file := range files {
 		if file != nil {
@@ -342,8 +337,4 @@ func (c *Client) Events(ctx context.Context) (<-chan Event, error) {
 		}
 	}()
 	return out, nil
-}
-
-func isGone(err error) bool {
-	return err == io.EOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }

@@ -38,16 +38,16 @@ func (t *task) wait() {
 
 // guarded runs f while no upgrade can happen.
 func (h *Holder) guarded(f func()) {
-	h.gate.RLock()
-	defer h.gate.RUnlock()
+	h.gate.enter()
+	defer h.gate.leave()
 	f()
 }
 
 // reapOnce collects the exit code. An upgrade may follow at once, so that it is
 // noted in the same breath.
 func (t *task) reapOnce() {
-	t.h.gate.RLock()
-	defer t.h.gate.RUnlock()
+	t.h.gate.enter()
+	defer t.h.gate.leave()
 	if t.rec.Reaped {
 		return
 	}
@@ -91,6 +91,11 @@ func (t *task) cleanUp() {
 			t.h.log.Error("cannot remove a cgroup", "process", t.key.String(), "error", err)
 		}
 	}
+	t.h.mu.Lock()
+	if t.h.leaving[t.key] == t {
+		delete(t.h.leaving, t.key)
+	}
+	t.h.mu.Unlock()
 	close(t.gone)
 }
 

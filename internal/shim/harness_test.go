@@ -67,6 +67,13 @@ func newTest(t testing.TB) *shimTest {
 	s := &shimTest{TB: t, root: filepath.Join(dir, "run"), rootfs: filepath.Join(dir, "rootfs")}
 	s.cgroup = fmt.Sprintf("/gantry-shim-test-%d-%s", os.Getpid(), strings.ToLower(filepath.Base(filepath.Dir(dir))))
 	s.makeRootfs(busybox)
+	// The exec root is a tmpfs where it matters.
+	if err := os.Mkdir(s.root, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", s.root, "tmpfs", 0, "size=64m"); err == nil {
+		t.Cleanup(func() { unix.Unmount(s.root, unix.MNT_DETACH) })
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

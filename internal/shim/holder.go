@@ -16,12 +16,13 @@ type Holder struct {
 	log      *slog.Logger
 	store    *storeClient // the net role
 
-	// gate is held shared while a request is executed or data is moved, so that
-	// an upgrade, which holds it exclusively, finds nothing half done.
-	gate sync.RWMutex
+	// Whoever executes a request or moves data is inside the gate, so that an
+	// upgrade, which shuts it, finds nothing half done.
+	gate *gate
 
 	mu      sync.Mutex // guards everything below
 	tasks   map[key]*task
+	leaving map[key]*task     // forgotten, and their cgroup is still being removed
 	pending map[key][]*client // attached before there was a process
 	watch   map[*subscriber]struct{}
 	closing bool
@@ -46,7 +47,9 @@ func newHolder(execRoot string, log *slog.Logger) *Holder {
 	return &Holder{
 		execRoot: execRoot,
 		log:      log,
+		gate:     newGate(),
 		tasks:    map[key]*task{},
+		leaving:  map[key]*task{},
 		pending:  map[key][]*client{},
 		watch:    map[*subscriber]struct{}{},
 	}
@@ -79,7 +82,7 @@ func (h *Holder) running(k key) (*task, error) {
 }
 
 // reserve makes k the name of a process that is being started. What a former
-// process of this name left must be over. The caller holds the gate.
+// process of this name left must be over. The caller is inside the gate.
 func (h *Holder) reserve(k key) (*task, error) {
 	if err := checkID(k.id); err != nil {
 		return nil, err
@@ -92,6 +95,9 @@ func (h *Holder) reserve(k key) (*task, error) {
 	for {
 		h.mu.Lock()
 		old := h.tasks[k]
+		if old == nil {
+			old = h.leaving[k]
+		}
 		switch {
 		case h.closing:
 			h.mu.Unlock()
@@ -106,11 +112,11 @@ func (h *Holder) reserve(k key) (*task, error) {
 			return nil, errs.Conflict("%s is running already", k)
 		}
 		h.mu.Unlock()
-		// Its cgroup is being removed. That needs the gate, which the request
-		// this is part of holds.
-		h.gate.RUnlock()
+		// Its cgroup is being removed: inside the gate, so that waiting for it
+		// there would be in the way of an upgrade.
+		h.gate.leave()
 		<-old.gone
-		h.gate.RLock()
+		h.gate.enter()
 	}
 }
 
@@ -170,6 +176,9 @@ func (h *Holder) forget(k key) error {
 		return errs.Conflict("%s is running", k)
 	}
 	delete(h.tasks, k)
+	if !t.over() {
+		h.leaving[k] = t
+	}
 	if k.exec != "" {
 		return ignoreMissing(os.Remove(t.recordPath()))
 	}

@@ -53,8 +53,8 @@ func (t *task) pump(s logs.Stream, f *os.File) {
 // pumpOnce moves one chunk. more is false at the end, wait says that nothing is
 // there yet.
 func (t *task) pumpOnce(s logs.Stream, fd int) (more, wait bool) {
-	t.h.gate.RLock()
-	defer t.h.gate.RUnlock()
+	t.h.gate.enter()
+	defer t.h.gate.leave()
 	buf := chunks.Get().(*[]byte)
 	defer chunks.Put(buf)
 	n, err := readFD(fd, *buf)

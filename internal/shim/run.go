@@ -18,8 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main is gantry-shim: `gantry-shim io|net --exec-root DIR`, and `version`. It
-// returns the exit code.
+// Main is gantry-shim: `gantry-shim io|net --exec-root DIR`, and `version`, which
+// prints the versions of the kept state it can take over. It returns the exit
+// code.
 func Main(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "version" {
 		fmt.Fprintln(stdout, Version)
@@ -60,7 +61,6 @@ func Main(args []string, stdout, stderr io.Writer) int {
 func settle(execRoot string) (*slog.Logger, error) {
 	// Forking copies page tables: a small heap is worth more collections.
 	debug.SetGCPercent(40)
-	debug.SetMemoryLimit(48 << 20)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become undumpable: %w", err)
 	}

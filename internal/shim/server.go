@@ -17,8 +17,8 @@ import (
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
 
-// Version names the protocol and the form of the kept state. An io does not
-// upgrade to a binary of another version.
+// Version names the protocol and the form of the kept state. An io upgrades only
+// to a binary that says (gantry-shim version) that it understands it.
 const Version = "1"
 
 // serve accepts the daemon's connections.
@@ -77,8 +77,8 @@ func (h *Holder) serveConn(c *net.UnixConn) {
 // serveRequest executes a request and answers it; an upgrade comes before or
 // after both.
 func (h *Holder) serveRequest(c *net.UnixConn, r *request, f *frame) error {
-	h.gate.RLock()
-	defer h.gate.RUnlock()
+	h.gate.enter()
+	defer h.gate.leave()
 	defer f.closeFDs()
 	v, err := h.handle(r, f)
 	return answer(c, v, err)

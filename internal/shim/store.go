@@ -60,6 +60,12 @@ func (s *storeClient) connect(adopt func(held, *frame)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.dial()
+	if errors.Is(err, errOtherVersion) {
+		// It was left by an io of another version, and so are the descriptors.
+		s.log.Warn("a net role of another version is ended", "pid", s.pid)
+		syscall.Kill(s.pid, syscall.SIGKILL)
+		err = s.dial()
+	}
 	if err != nil {
 		if err = s.spawn(); err == nil {
 			err = s.dial()
@@ -74,6 +80,8 @@ func (s *storeClient) connect(adopt func(held, *frame)) error {
 	return s.take(adopt)
 }
 
+var errOtherVersion = errors.New("the net role is of another version")
+
 // dial connects, checks the version, and watches over the process.
 func (s *storeClient) dial() error {
 	conn, err := net.Dial("unix", netSocket(s.execRoot))
@@ -87,6 +95,10 @@ func (s *storeClient) dial() error {
 		return err
 	}
 	s.pid = hello.Pid
+	if hello.Version != Version {
+		s.lose()
+		return errOtherVersion
+	}
 	if s.ports == nil {
 		s.ports = map[string][]portproxy.Mapping{}
 	}

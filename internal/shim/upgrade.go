@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -57,6 +58,10 @@ const stateEnv = "GANTRY_SHIM_STATE"
 // upgrading makes blocked writes give up, so that nobody holds the gate for long.
 var upgrading atomic.Bool
 
+// upgradePatience is how long an upgrade waits for what is under way. Nothing
+// else is done meanwhile, so it is short.
+const upgradePatience = 3 * time.Second
+
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
@@ -76,13 +81,18 @@ func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
 	}
 	upgrading.Store(true)
 	h.interrupt(past)
-	h.gate.Lock()
+	shut := h.gate.shut(upgradePatience)
 	defer func() {
 		h.interrupt(time.Time{})
 		upgrading.Store(false)
-		h.gate.Unlock()
+		if shut {
+			h.gate.open()
+		}
 		h.flushAll()
 	}()
+	if !shut {
+		return errs.Unavailable("cannot upgrade the shim: a request takes too long")
+	}
 	hand := &hands{}
 	state := h.pack(hand, requester)
 	defer h.reopenLogs(state)
@@ -113,8 +123,8 @@ func check(binary string) error {
 	if err := cmd.Run(); err != nil {
 		return errs.InvalidArgument("cannot upgrade to %s: %w", binary, err)
 	}
-	if v := strings.TrimSpace(out.String()); v != Version {
-		return errs.InvalidArgument("cannot upgrade to %s: its version is %q, not %q", binary, v, Version)
+	if v := strings.Fields(out.String()); !slices.Contains(v, Version) {
+		return errs.InvalidArgument("cannot upgrade to %s: it understands the versions %q, not %s", binary, v, Version)
 	}
 	return nil
 }
@@ -206,7 +216,7 @@ func (g *hands) memfd(state *handover) (int, error) {
 	return fd, nil
 }
 
-// pack describes everything. The gate is held.
+// pack describes everything. The gate is shut.
 func (h *Holder) pack(g *hands, requester *net.UnixConn) *handover {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -305,7 +315,7 @@ func readHandover() (*handover, error) {
 	return &s, nil
 }
 
-// file takes over a descriptor.
+// handed takes over a descriptor.
 func handed(fd int, name string) *os.File {
 	if fd < 0 {
 		return nil
