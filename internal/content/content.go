@@ -43,12 +43,23 @@ func Open(dir string) (*Store, error) {
 	if err := os.RemoveAll(s.ingest()); err != nil {
 		return nil, err
 	}
+	blobs := filepath.Join(dir, "blobs")
+	_, err := os.Lstat(filepath.Join(blobs, string(digest.SHA512)))
 	for _, d := range []string{
 		s.ingest(),
-		filepath.Join(dir, "blobs", string(digest.SHA256)),
-		filepath.Join(dir, "blobs", string(digest.SHA512)),
+		filepath.Join(blobs, string(digest.SHA256)),
+		filepath.Join(blobs, string(digest.SHA512)),
 	} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err == nil {
+		return s, nil
+	}
+	// A durable blob in a directory that is not would be none.
+	for _, d := range []string{blobs, dir, filepath.Dir(dir)} {
+		if err := syncDir(d); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -313,10 +314,18 @@ func testRoot(t *testing.T, s snapshot.Snapshotter) {
 
 // Docker's limit is 127 layers.
 func testManyLayers(t *testing.T, s snapshot.Snapshotter) {
-	var layers []digest.Digest
-	for i := range 140 {
-		layers = append(layers, Unpack(t, s, File{Name: fmt.Sprintf("f%03d", i), Content: "x"}, File{Name: "last", Content: fmt.Sprint(i)}))
+	layers := make([]digest.Digest, 140)
+	var wg sync.WaitGroup
+	for i := range layers { // at once, as a pull does: they share their syncs
+		diffID, data := Layer(t, File{Name: fmt.Sprintf("f%03d", i), Content: "x"}, File{Name: "last", Content: fmt.Sprint(i)})
+		layers[i] = diffID
+		wg.Go(func() {
+			if _, err := s.Unpack(context.Background(), diffID, bytes.NewReader(data)); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	wg.Wait()
 	prepare(t, s, "c", layers...)
 	inside(t, s, "c", func(dir string) {
 		entries, err := os.ReadDir(dir + "/")
