@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -199,34 +198,49 @@ func expect(t *testing.T, c *Container, want string) {
 
 // TestMain checks that the tests leave the host as they found it.
 func TestMain(m *testing.M) {
-	before := hostState()
+	dir, err := os.MkdirTemp("", "ocirt-test-")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Setenv("TMPDIR", dir)
+	before := hostState(dir)
 	code := m.Run()
-	if after := hostState(); after != before {
+	if after := hostState(dir); after != before {
 		fmt.Printf("the tests changed the host:\nbefore:\n%s\nafter:\n%s\n", before, after)
 		code = 1
 	}
+	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
-func hostState() string {
+// hostState is what a test could leave behind: mounts, descriptors, cgroups,
+// children. Other tests may run at the same time, so of the mounts only those
+// in places of ours count, and those a container would make.
+func hostState(dir string) string {
+	var s []string
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		at := strings.Fields(line)[4]
+		if strings.HasPrefix(at, dir) || at == "/" || strings.HasPrefix(at, "/proc") || strings.HasPrefix(at, "/dev") || at == "/sys" {
+			s = append(s, "mount "+at)
+		}
+	}
 	fds, _ := os.ReadDir("/proc/self/fd")
-	var open []string
 	for _, fd := range fds {
 		// Opened once and kept: the host's procfs, /dev/null, the poller.
 		target, err := os.Readlink("/proc/self/fd/" + fd.Name())
-		if err != nil || target == "/proc" || target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "pipe:") {
+		if err != nil || target == "/proc" || target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "/sys/fs/cgroup/cpu/cpu.cfs_") {
 			continue
 		}
-		open = append(open, target)
+		s = append(s, "file "+target)
 	}
 	cgroups, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/ocirt-test-%d-*", os.Getpid()))
-	children, _ := exec.Command("true").CombinedOutput()
-	var leftover []string
+	s = append(s, cgroups...)
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
-		leftover = append(leftover, "a child is left")
+		s = append(s, "a child")
 	}
-	return fmt.Sprint(len(strings.Split(string(mounts), "\n")), open, cgroups, string(children), leftover)
+	return strings.Join(s, "\n")
 }
 
 func ioctl(fd int, req uintptr, arg *[80]byte) error {

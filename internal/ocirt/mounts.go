@@ -115,8 +115,10 @@ func checkProcTarget(p *mountPlan) error {
 	return errs.InvalidArgument("%q cannot be mounted because it is inside /proc", p.Destination)
 }
 
-// openSources makes detached copies of everything that is bind mounted, before
-// the root of the container changes anything about the tree they come from.
+// openSources makes detached copies of what has to be copied before mounts stop
+// to propagate to the host, or with the privileges of the host. All other
+// sources are opened when it is their turn, because mount tables show mounts in
+// the order they were made.
 func (b *builder) openSources() error {
 	for i := range b.mounts {
 		p := &b.mounts[i]
@@ -134,10 +136,10 @@ func (b *builder) openSources() error {
 			}
 			continue
 		case p.bind && !b.ns.has(unix.CLONE_NEWUSER):
-			p.source = b.NewReg()
-			p.opened = true
-			b.Doing("mount", p.Source, "on", p.Destination)
-			b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(p.Source), spawn.Int(openTreeFlags(p.recursive))).Save(p.source)
+			if b.rootShared() {
+				b.Doing("mount", p.Source, "on", p.Destination)
+				b.openSource(p)
+			}
 			continue
 		case p.bind:
 			// In a user namespace the way to the source may be closed.
@@ -165,6 +167,13 @@ func (b *builder) openSources() error {
 		}
 	}
 	return nil
+}
+
+// openSource makes the detached copy of a bind mount in the child.
+func (b *builder) openSource(p *mountPlan) {
+	p.source = b.NewReg()
+	p.opened = true
+	b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(p.Source), spawn.Int(openTreeFlags(p.recursive))).Save(p.source)
 }
 
 func (b *builder) fixSource(p *mountPlan, f *os.File) error {
@@ -226,7 +235,10 @@ func (b *builder) mountOne(p *mountPlan) error {
 		return nil
 	case p.Type == "cgroup" || p.Type == "cgroup2":
 		return b.mountCgroup(p)
-	case p.opened:
+	case p.opened || p.bind:
+		if !p.opened {
+			b.openSource(p)
+		}
 		b.target(p.Destination, p.dir)
 	default:
 		b.newMount(p)

@@ -139,6 +139,7 @@ func (b *builder) enterAsRoot() {
 	b.entered = b.NewReg()
 	done, denied := b.NewLabel(), b.NewLabel()
 	b.Sys(unix.SYS_CHDIR, b.Str(b.process.Cwd)).Else(denied, unix.EACCES, unix.EPERM)
+	b.checkReachable()
 	b.Set(b.entered, spawn.Int(1))
 	b.Jump(done)
 	b.Mark(denied)
@@ -146,15 +147,20 @@ func (b *builder) enterAsRoot() {
 	b.Mark(done)
 }
 
-// workingDirectory is the rest of enterAsRoot, and checks that the directory is
-// reachable from the root: one that is not, because a descriptor of the host was
-// used to name it, shows as "(unreachable)/…".
+// workingDirectory is the rest of enterAsRoot, as the user.
 func (b *builder) workingDirectory() {
 	b.Doing("change to", "working directory "+b.process.Cwd)
 	done := b.NewLabel()
 	b.IfEqual(spawn.Val(b.entered), spawn.Int(1), done)
 	b.Sys(unix.SYS_CHDIR, b.Str(b.process.Cwd))
+	b.checkReachable()
 	b.Mark(done)
+}
+
+// checkReachable makes sure that the working directory is below the root: one
+// that is not, because a descriptor of the host was used to name it, shows as
+// "(unreachable)/…".
+func (b *builder) checkReachable() {
 	buf := b.Space(4096)
 	b.Sys(unix.SYS_GETCWD, buf, spawn.Int(4096))
 	b.CheckByte(buf, '/', unix.ENOENT)
