@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"path"
 	"strings"
@@ -89,11 +90,11 @@ func (a *archive) add(ctx context.Context, in *ingest, header *tar.Header, r io.
 			}
 		}
 		dgst, size, err := in.put(ctx, r, expected, header.Size)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return archiveError(err)
+		}
 		if err != nil {
-			if errors.Is(err, io.ErrUnexpectedEOF) {
-				return archiveError(err)
-			}
-			return err
+			return fmt.Errorf("cannot read %s of the archive: %w", name, damaged(err))
 		}
 		a.files[name] = file{dgst, size}
 	case tar.TypeSymlink:
