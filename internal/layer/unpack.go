@@ -148,7 +148,7 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 		return u.rootEntry(hdr)
 	}
 	if err := u.mapOwner(hdr); err != nil {
-		return fmt.Errorf("cannot unpack %s: %w", name, err)
+		return err
 	}
 	parentName, base := path.Split(name)
 	parent, err := u.tree.lookup(path.Join(u.prefix, path.Clean(parentName)), true)
@@ -187,17 +187,25 @@ func (u *unpacker) rootEntry(hdr *tar.Header) error {
 	return nil
 }
 
+// maxID is the largest user or group; the kernel takes the next one for "do not
+// change" and cuts larger ones down, to root's in the worst case.
+const maxID = 1<<32 - 2
+
 func (u *unpacker) mapOwner(hdr *tar.Header) error {
-	if u.opts.Chown != nil {
+	switch {
+	case u.opts.Chown != nil:
 		hdr.Uid, hdr.Gid = u.opts.Chown.UID, u.opts.Chown.GID
-		return nil
+	case u.opts.MapOwner != nil:
+		o, err := u.opts.MapOwner(Owner{hdr.Uid, hdr.Gid})
+		if err != nil {
+			return fmt.Errorf("cannot unpack %s: %w", hdr.Name, err)
+		}
+		hdr.Uid, hdr.Gid = o.UID, o.GID
 	}
-	if u.opts.MapOwner == nil {
-		return nil
+	if hdr.Uid < 0 || hdr.Gid < 0 || hdr.Uid > maxID || hdr.Gid > maxID {
+		return badArchive("%q belongs to %d:%d, which no user and group can be", hdr.Name, hdr.Uid, hdr.Gid)
 	}
-	o, err := u.opts.MapOwner(Owner{hdr.Uid, hdr.Gid})
-	hdr.Uid, hdr.Gid = o.UID, o.GID
-	return err
+	return nil
 }
 
 // explain words a failure at the entry name.

@@ -134,6 +134,8 @@ func TestUnpackRefuses(t *testing.T) {
 		"below a file":       {[]e{{name: "a", content: "1"}, {name: "a/x", content: "1"}}, "not a directory"},
 		"whiteout of parent": {[]e{{name: "a/.wh..."}}, "whiteout"},
 		"root is a file":     {[]e{{name: ".", content: "x"}}, "not a directory"},
+		"owner 2^32":         {[]e{{name: "x", content: "1", uid: 1 << 32}}, "no user and group"},
+		"owner -1":           {[]e{{name: "x", content: "1", gid: 1<<32 - 1}}, "no user and group"},
 		"unknown type":       {[]e{{name: "x", typ: 'Z'}}, "unknown type"},
 		"name too long":      {[]e{{name: strings.Repeat("x", 300), content: "1"}}, "too long"},
 	} {
