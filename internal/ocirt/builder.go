@@ -158,7 +158,10 @@ func (b *builder) inRoot(r spawn.Reg, path string, flags uint64) spawn.Step {
 
 // relative turns an absolute path of the container into one for openat2.
 func relative(path string) string {
-	p := strings.TrimLeft(filepath.Clean("/"+path), "/")
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	p := filepath.Clean(path)[1:]
 	if p == "" {
 		return "."
 	}

@@ -105,6 +105,8 @@ func (b *builder) hint(e *spawn.Error) string {
 		return "without a mount namespace of its own a container needs Linux 6.15"
 	case e.Errno == unix.ELOOP && (strings.HasSuffix(e.Doing, " on /proc") || strings.HasSuffix(e.Doing, " on /sys")):
 		return "it has to be a directory, not a symlink"
+	case e.Errno == unix.EDQUOT && strings.Contains(e.Doing, "keyring"):
+		return "the user has too many keys, see sysctl kernel.keys.maxkeys"
 	case e.Errno == unix.EXDEV && e.Step >= 0:
 		return "the path leads out of the container's root"
 	}

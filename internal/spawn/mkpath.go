@@ -9,8 +9,9 @@ import (
 
 // mkpathArgs is the working memory of mkpath, prepared by the parent.
 type mkpathArgs struct {
-	rest    uintptr // what is still to walk; ends at restLen
-	restLen uintptr
+	path    uintptr // what to make
+	pathLen uintptr
+	rest    uintptr // what is still to walk; a buffer of restMax bytes
 	done    uintptr // the path walked so far, without symlinks: "/a/b", or ""
 	link    uintptr // target of a symlink
 	how     uintptr // struct open_how for anything, not following a symlink
@@ -22,6 +23,7 @@ type mkpathArgs struct {
 
 const (
 	pathMax  = 4096
+	restMax  = 2 * pathMax
 	maxLinks = 40
 )
 
@@ -30,19 +32,21 @@ const (
 const beneath = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 
 func (p *Program) newMkpath(path string, dir bool) Arg {
-	a := mkpathArgs{
-		rest:    p.mem.alloc(2*pathMax + len(path)),
-		restLen: uintptr(len(path)),
-		done:    p.mem.alloc(pathMax + 256),
-		link:    p.mem.alloc(pathMax),
-		dot:     p.mem.str("."),
-		empty:   p.mem.str(""),
+	if p.walk == (mkpathArgs{}) { // the buffers are for all of a program
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
+		howDir := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath}
+		p.walk = mkpathArgs{
+			rest:   p.mem.alloc(restMax),
+			done:   p.mem.alloc(pathMax + 256),
+			link:   p.mem.alloc(pathMax),
+			how:    p.Struct(unsafe.Pointer(&how), unsafe.Sizeof(how)).v,
+			howDir: p.Struct(unsafe.Pointer(&howDir), unsafe.Sizeof(howDir)).v,
+			dot:    p.mem.str("."),
+			empty:  p.mem.str(""),
+		}
 	}
-	copy(unsafe.Slice((*byte)(pointer(a.rest)), len(path)), path)
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
-	a.how = p.Struct(unsafe.Pointer(&how), unsafe.Sizeof(how)).v
-	how.Flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
-	a.howDir = p.Struct(unsafe.Pointer(&how), unsafe.Sizeof(how)).v
+	a := p.walk
+	a.path, a.pathLen = p.mem.str(path), uintptr(len(path))
 	if dir {
 		a.dir = 1
 	}
@@ -60,16 +64,21 @@ func (p *Program) newMkpath(path string, dir bool) Arg {
 //go:norace
 func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 	var pos, doneLen, links uintptr
+	restLen := m.pathLen
+	if restLen > pathMax {
+		return unix.ENAMETOOLONG
+	}
+	copyMem(m.rest, m.path, restLen)
 	*(*byte)(pointer(m.done)) = 0
-	for tries := 0; tries < 2*pathMax; tries++ {
-		for pos < m.restLen && *(*byte)(pointer(m.rest + pos)) == '/' {
+	for tries := 0; tries < restMax; tries++ {
+		for pos < restLen && *(*byte)(pointer(m.rest + pos)) == '/' {
 			pos++
 		}
-		if pos == m.restLen {
+		if pos == restLen {
 			return 0
 		}
 		end := pos
-		for end < m.restLen && *(*byte)(pointer(m.rest + end)) != '/' {
+		for end < restLen && *(*byte)(pointer(m.rest + end)) != '/' {
 			end++
 		}
 		n := end - pos
@@ -93,12 +102,12 @@ func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 		*(*byte)(pointer(m.done + doneLen + 1 + n)) = 0
 
 		last := end
-		for last < m.restLen && *(*byte)(pointer(m.rest + last)) == '/' {
+		for last < restLen && *(*byte)(pointer(m.rest + last)) == '/' {
 			last++
 		}
 		fd, e := openIn(root, m.done, m.how)
 		if e == unix.ENOENT {
-			if e := m.create(root, doneLen, last == m.restLen); e != 0 && e != unix.EEXIST {
+			if e := m.create(root, doneLen, last == restLen); e != 0 && e != unix.EEXIST {
 				return e
 			}
 			continue // and look at it again: somebody may have been faster
@@ -116,13 +125,13 @@ func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 		if links++; links > maxLinks {
 			return unix.ELOOP
 		}
-		tail := m.restLen - end
-		if size+tail > 2*pathMax {
+		tail := restLen - end
+		if size+tail > restMax {
 			return unix.ENAMETOOLONG
 		}
 		copyMem(m.rest+size, m.rest+end, tail)
 		copyMem(m.rest, m.link, size)
-		m.restLen = size + tail
+		restLen = size + tail
 		pos = 0
 		if *(*byte)(pointer(m.link)) == '/' {
 			doneLen = 0

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -71,15 +72,28 @@ type step struct {
 	doing int32          // index of the sentence
 }
 
+// stepPool keeps the memory of programs that have been started.
+var stepPool = sync.Pool{New: func() any { s := make([]step, 0, 512); return &s }}
+
+// release gives back all memory of a program.
+func (p *Program) release() {
+	p.mem.release()
+	if steps := p.steps; steps != nil {
+		stepPool.Put(&steps)
+	}
+	p.steps = nil
+}
+
 // Program is a list of system calls under construction. It is used by one
 // goroutine and started once.
 type Program struct {
 	steps  []step
-	labels []int32
+	labels []int32 // the step of each
 	doing  []sentence
 	mem    arena
 	nregs  int
 	cmsg   *fdMessage
+	walk   mkpathArgs // what all calls of Mkpath share
 	// offered is the event of the descriptor that is offered.
 	offered int
 }
@@ -136,6 +150,9 @@ func (s Step) last() *step { return &s.p.steps[len(s.p.steps)-1] }
 
 // Sys adds a system call.
 func (p *Program) Sys(nr uintptr, args ...Arg) Step {
+	if p.steps == nil {
+		p.steps = (*stepPool.Get().(*[]step))[:0]
+	}
 	p.steps = append(p.steps, step{nr: nr, doing: int32(len(p.doing) - 1)})
 	st := &p.steps[len(p.steps)-1]
 	for i, a := range args {

@@ -8,19 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const maxRegs = 1000
-
-// page is the memory parent and child share (two pages of the machine, really).
-type page struct {
-	step  int32 // the child is at this step
-	errno int32 // and failed there with this; 0 while it runs
-	pid   int64 // of the process made by opFork, in the pid namespace of the parent
-	offer int64 // a descriptor the parent is to take, plus one
-	taken int64 // 1 when it has
-	alone int64 // 1 when the child has detached itself
-	regs  [maxRegs]int64
-}
-
 // sockArg stands for the child's end of the socket in arguments; it is replaced
 // when the program starts.
 const sockArg = ^uintptr(0) - 0xfeed

@@ -2,12 +2,9 @@ package spawn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -64,33 +61,6 @@ func (c *Child) Current() int {
 	return c.first
 }
 
-// Error is a step that failed in the child.
-type Error struct {
-	Step  int    // index in the program; negative before it
-	Doing string // what the step was for: "mount proc on /proc"
-	Errno syscall.Errno
-	Regs  func(Reg) int64 // the registers as they were
-}
-
-func (e *Error) Error() string { return fmt.Sprintf("cannot %s: %v", e.Doing, e.Errno) }
-
-// Unwrap gives the errno.
-func (e *Error) Unwrap() error { return e.Errno }
-
-// DeathError is a child that ended in the middle of the program without having
-// failed: somebody, for example the OOM killer, killed it.
-type DeathError struct {
-	Doing  string
-	Status syscall.WaitStatus
-}
-
-func (e *DeathError) Error() string {
-	if e.Status.Signaled() {
-		return fmt.Sprintf("cannot %s: killed by signal %d (%v)", e.Doing, e.Status.Signal(), e.Status.Signal())
-	}
-	return fmt.Sprintf("cannot %s: the process ended with status %d", e.Doing, e.Status.ExitStatus())
-}
-
 // cloneArgs is struct clone_args.
 type cloneArgs struct {
 	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls uint64
@@ -134,7 +104,7 @@ const preludeBase = -1 << 16
 // must not wait for "any child" while Start runs. ctx cancels: the child is
 // killed and reaped.
 func (p *Program) Start(ctx context.Context, a *Attr) (*Child, error) {
-	defer p.mem.release()
+	defer p.release()
 	if p.nregs > maxRegs {
 		return nil, fmt.Errorf("cannot start a process: its program needs %d registers, more than %d", p.nregs, maxRegs)
 	}
@@ -178,33 +148,10 @@ func (p *Program) Start(ctx context.Context, a *Attr) (*Child, error) {
 	return nil, err
 }
 
-// killWhen kills the child when ctx ends. After the function it returns has
-// returned, it does not any more.
-func (c *Child) killWhen(ctx context.Context, sock int) (halt func()) {
-	if ctx.Done() == nil {
-		return func() {}
-	}
-	var mu sync.Mutex // guards over
-	over := false
-	stop := context.AfterFunc(ctx, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !over {
-			c.kill(sock)
-		}
-	})
-	return func() {
-		stop()
-		mu.Lock()
-		over = true
-		mu.Unlock()
-	}
-}
-
 func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	pre := prelude(append(slices.Clone(a.Keep), sock))
 	pre.link()
-	defer pre.mem.release()
+	defer pre.release()
 	mainCode := &code{steps: uintptr(unsafe.Pointer(unsafe.SliceData(p.steps))), n: len(p.steps), page: pg, sock: uintptr(sock)}
 	preCode := &code{steps: uintptr(unsafe.Pointer(unsafe.SliceData(pre.steps))), n: len(pre.steps), base: preludeBase, page: pg}
 	pidfd := new(int32)
@@ -246,7 +193,7 @@ func cloneError(errno syscall.Errno, a *Attr) error {
 // prelude makes the child a clean process: nothing of the parent's signal state,
 // its umask or its descriptors is left, and no other process can look into it.
 func prelude(keep []int) *Program {
-	p := &Program{steps: make([]step, 0, 32)}
+	p := &Program{}
 	p.Doing("prepare a new process")
 	act := p.Space(64) // struct sigaction, all zero: SIG_DFL
 	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTERM, unix.SIGCHLD, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH} {
@@ -267,178 +214,6 @@ func prelude(keep []int) *Program {
 	return p
 }
 
-var (
-	errDetached = errors.New("detached")
-	errGone     = errors.New("gone")
-)
-
-// follow answers the child until it is at its end.
-func (p *Program) follow(c *Child, a *Attr, sock int) error {
-	var buf [1]byte
-	oob := make([]byte, unix.CmsgSpace(4))
-	for {
-		n, oobn, _, _, err := unix.Recvmsg(sock, buf[:], oob, unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil && err != unix.ECONNRESET:
-			return fmt.Errorf("cannot follow a new process: %w", err)
-		case n <= 0:
-			return p.ended(c)
-		}
-		switch event := buf[0]; event {
-		case eventFile:
-			if err := c.receive(oob[:oobn]); err != nil {
-				return err
-			}
-			continue
-		case eventOffer:
-			if err := c.take(sock); err != nil {
-				return err
-			}
-			if err := a.Barrier(c, p.offered); err != nil {
-				return err
-			}
-			atomic.StoreInt64(&c.page.taken, 1)
-			continue
-		case eventDetach:
-			if awaitPage(sock, &c.page.alone) {
-				return errDetached
-			}
-			continue // it failed instead, and the socket says so
-		default:
-			if err := a.Barrier(c, int(event)); err != nil {
-				return err
-			}
-		}
-		if err := unix.Sendto(sock, buf[:], unix.MSG_NOSIGNAL, nil); err != nil {
-			return errGone
-		}
-	}
-}
-
-func (c *Child) receive(oob []byte) error {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err == nil && len(msgs) == 1 {
-		var fds []int
-		if fds, err = unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) == 1 {
-			_ = unix.SetNonblock(fds[0], true)
-			c.Files = append(c.Files, os.NewFile(uintptr(fds[0]), "from child"))
-			return nil
-		}
-	}
-	return errors.New("cannot receive a descriptor from a new process")
-}
-
-// awaitPage waits until the child stores something in a word of the page, a
-// matter of microseconds; false when the socket says something first.
-func awaitPage(sock int, word *int64) bool {
-	fds := []unix.PollFd{{Fd: int32(sock), Events: unix.POLLIN | unix.POLLRDHUP}}
-	for atomic.LoadInt64(word) == 0 {
-		n, err := unix.Ppoll(fds, &unix.Timespec{Nsec: 50_000}, nil)
-		if err == nil && n > 0 {
-			return atomic.LoadInt64(word) != 0
-		}
-	}
-	return true
-}
-
-// take takes the descriptor the child offers.
-func (c *Child) take(sock int) error {
-	if !awaitPage(sock, &c.page.offer) {
-		return errGone
-	}
-	pidfd := int(c.PidFD.Fd())
-	if c.page.pid != 0 {
-		fd, err := unix.PidfdOpen(int(c.page.pid), 0)
-		if err != nil {
-			return errGone
-		}
-		defer unix.Close(fd)
-		pidfd = fd
-	}
-	fd, err := unix.PidfdGetfd(pidfd, int(atomic.LoadInt64(&c.page.offer))-1, 0)
-	if err != nil {
-		return fmt.Errorf("cannot take a descriptor from a new process: %w", err)
-	}
-	c.Files = append(c.Files, os.NewFile(uintptr(fd), "from child"))
-	return nil
-}
-
-// ended looks at a child whose end of the socket is closed: nil when it is at
-// the last step.
-func (p *Program) ended(c *Child) error {
-	if c.page.errno != 0 || c.page.step < 0 || p.steps[c.page.step].flags&flagLast == 0 {
-		return errGone
-	}
-	return nil
-}
-
-// settle makes c the process that runs the program, when that is not the one
-// clone3 made.
-func (c *Child) settle() error {
-	if c.pid == 0 {
-		return nil
-	}
-	c.PidFD.Close()
-	c.PidFD = nil
-	reap(c.first)
-	c.Pid = int(c.pid)
-	fd, err := unix.PidfdOpen(c.Pid, 0)
-	if err != nil {
-		return fmt.Errorf("cannot open process %d: %w", c.Pid, err)
-	}
-	c.PidFD = os.NewFile(uintptr(fd), "pidfd")
-	return nil
-}
-
-func (c *Child) kill(sock int) {
-	_ = unix.Shutdown(sock, unix.SHUT_RDWR)
-	_ = unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
-	if pid := c.page.pid; pid != 0 {
-		_ = unix.Kill(int(pid), unix.SIGKILL)
-	}
-}
-
-// bury reaps a child that failed and says why it did. The child has been
-// killed, so this does not wait for long.
-func (p *Program) bury(c *Child, err error) error {
-	c.PidFD.Close()
-	status := reap(c.first)
-	if pid := c.page.pid; pid != 0 {
-		_ = unix.Kill(int(pid), unix.SIGKILL)
-		status = reap(int(pid))
-	}
-	for _, f := range c.Files {
-		f.Close()
-	}
-	pg := c.page
-	defer pg.release()
-	if err != errGone {
-		return err
-	}
-	regs := pg.regs
-	doing := "prepare a new process"
-	if pg.step >= 0 {
-		if d := p.steps[pg.step].doing; d >= 0 {
-			doing = p.doing[d].String()
-		}
-	}
-	if pg.errno != 0 {
-		return &Error{Step: int(pg.step), Doing: doing, Errno: syscall.Errno(pg.errno), Regs: func(r Reg) int64 { return regs[r] }}
-	}
-	return &DeathError{Doing: doing, Status: status}
-}
-
-func reap(pid int) syscall.WaitStatus {
-	var status syscall.WaitStatus
-	for {
-		if _, err := syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
-			return status
-		}
-	}
-}
-
 // channel makes the socket; the child's end has a number of at least floor.
 func channel(floor int) (ours, theirs int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -457,31 +232,3 @@ func channel(floor int) (ours, theirs int, err error) {
 	}
 	return ours, theirs, nil
 }
-
-// pages are the shared pages that are free.
-var pages struct {
-	sync.Mutex
-	free []*page
-}
-
-func newPage() (*page, error) {
-	pages.Lock()
-	defer pages.Unlock()
-	if n := len(pages.free); n > 0 {
-		pg := pages.free[n-1]
-		pages.free = pages.free[:n-1]
-		return pg, nil
-	}
-	mem, err := unix.MmapPtr(-1, 0, nil, unsafe.Sizeof(page{}), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
-	return (*page)(mem), err
-}
-
-// release gives back a page no child maps any more.
-func (pg *page) release() {
-	*pg = page{}
-	pages.Lock()
-	pages.free = append(pages.free, pg)
-	pages.Unlock()
-}
-
-func (pg *page) unmap() { _ = unix.MunmapPtr(unsafe.Pointer(pg), unsafe.Sizeof(*pg)) }
