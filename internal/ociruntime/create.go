@@ -49,6 +49,9 @@ func (r *runtime) create(ctx context.Context, o *createOptions) (_ *container, p
 	if err := checkTerminal(spec.Process, o.consoleSocket, o.foreground); err != nil {
 		return nil, nil, err
 	}
+	if h, w, ok := sizeOfTerminal(); ok && o.foreground && spec.Process.ConsoleSize == nil {
+		spec.Process.ConsoleSize = &specs.Box{Height: h, Width: w}
+	}
 	c, err := r.reserve(o.id)
 	if err != nil {
 		return nil, nil, err

@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -26,6 +27,33 @@ func TestCgroup(t *testing.T) {
 				t.Errorf("the tests failed in the machine:\n%s", r.Output)
 			}
 		})
+	}
+}
+
+// The OCI runtime with all of ocirt on cgroup v2, where containers are born into
+// their cgroup and devices are a BPF program.
+func TestOCIRuntime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a virtual machine: left out of short runs")
+	}
+	const busybox = "/bin/busybox"
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skip("busybox-static is not installed")
+	}
+	binaries := map[string]string{
+		"/oci.test": vm.BuildTest(t, "github.com/gantry-containers/gantry/internal/ociruntime"),
+	}
+	for _, name := range []string{"busybox", "sh", "false", "ps"} {
+		binaries["/bin/"+name] = busybox
+	}
+	r := vm.Run(t, vm.Config{
+		Binaries: binaries,
+		Args:     []string{"/oci.test", "-test.v", "-test.timeout=150s"},
+		MemoryMB: 1024,
+	})
+	t.Log(summary(r.Output))
+	if r.ExitCode != 0 {
+		t.Errorf("the tests failed in the machine:\n%s", r.Output)
 	}
 }
 

@@ -256,7 +256,7 @@ func TestProgramMeansTheProfile(t *testing.T) {
 	names := allNames()
 	for _, goarch := range []string{"amd64", "arm64"} {
 		arches := archesOf(goarch)
-		for range 40 {
+		for range 15 {
 			p := randomProfile(r, names)
 			prog, err := compileFor(p, arches)
 			if err != nil {

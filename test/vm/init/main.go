@@ -44,6 +44,10 @@ func run() int {
 		fmt.Println("init:", err)
 		return 125
 	}
+	if err := enterRoot(); err != nil {
+		fmt.Println("init:", err)
+		return 125
+	}
 	if err := mounts(j.CgroupV1); err != nil {
 		fmt.Println("init:", err)
 		return 125
@@ -78,6 +82,27 @@ func command(args, env []string) int {
 	}
 	fmt.Println("init:", err)
 	return 125
+}
+
+// enterRoot puts a mount over the initial file system and makes it the root:
+// nothing can pivot away from the initial one itself.
+func enterRoot() error {
+	const dir = "/root-mount"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return unix.Mount("/", dir, "", unix.MS_BIND, "") },
+		func() error { return unix.Chdir(dir) },
+		func() error { return unix.Mount(".", "/", "", unix.MS_MOVE, "") },
+		func() error { return unix.Chroot(".") },
+		func() error { return unix.Chdir("/") },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("cannot enter the root: %w", err)
+		}
+	}
+	return nil
 }
 
 // mounts makes the file systems. With v1 each controller the kernel has gets a
