@@ -45,7 +45,7 @@ func TestSlowClientLosesNothing(t *testing.T) {
 	r := s.request("seq 1 300000")
 	c := s.slow(&AttachRequest{ID: r.ID, Stdout: true})
 	s.start(r)
-	in := s.request("sleep 1; cat >/tmp/in; echo done")
+	in := s.request("while [ ! -e /tmp/go ]; do usleep 5000; done; cat >/tmp/in; echo done")
 	in.OpenStdin, in.StdinOnce = true, true
 	feeder := s.attach(&AttachRequest{ID: in.ID, Stdin: true, Stdout: true})
 	s.start(in)
@@ -65,6 +65,7 @@ func TestSlowClientLosesNothing(t *testing.T) {
 	if list, _ := s.List(t.Context()); len(list) != 2 || !list[0].Running || !list[1].Running {
 		t.Errorf("nothing held the containers up: %+v", list)
 	}
+	os.WriteFile(s.rootfs+"/tmp/go", nil, 0o600)
 	var want strings.Builder
 	for i := 1; i <= 300000; i++ {
 		fmt.Fprintln(&want, i)

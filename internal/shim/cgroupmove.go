@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
@@ -31,4 +32,16 @@ func leaveCgroup(execRoot string, log *slog.Logger) {
 	if err != nil {
 		log.Warn("the shim stays in the cgroup of the daemon", "error", err)
 	}
+}
+
+// removeCgroup moves the process, which is about to end, to the root of each
+// hierarchy, and removes the shim's cgroup. What is left of it does no harm.
+func removeCgroup(execRoot string) {
+	cg := cgroup.New(cgroupName(execRoot))
+	pid := []byte(strconv.Itoa(os.Getpid()))
+	for _, file := range cg.ProcsFiles() {
+		dir := filepath.Dir(file)
+		os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), pid, 0)
+	}
+	cg.Delete()
 }

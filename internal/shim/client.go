@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/portproxy"
@@ -162,9 +163,25 @@ func (l *link) exchange(ctx context.Context, r request, blob []byte, files []*os
 	stop := context.AfterFunc(ctx, func() { l.SetDeadline(past) })
 	defer stop()
 	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
 	for _, file := range files {
-		if file != nil {
-			fds = append(fds, int(file.Fd()))
+		if file == nil {
+			continue
+		}
+		// Not File.Fd, which would make the caller's socket block.
+		err := control(file, func(fd int) error {
+			dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+			if err == nil {
+				fds = append(fds, dup)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, false, err
 		}
 	}
 	if err := send(l.UnixConn, r, blob, fds...); err != nil {

@@ -132,14 +132,13 @@ func (s *shimTest) tearDown() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	deadline := time.Now().Add(3 * time.Second)
-	for {
-		err := cgroup.New(cgroupName(s.root)).Delete()
-		cgroup.New(s.cgroup).Delete()
-		if err == nil || time.Now().After(deadline) {
-			break
+	if err := cgroup.New(s.cgroup).Delete(); err != nil {
+		s.Errorf("a cgroup is left: %v", err)
+	}
+	for _, file := range cgroup.New(cgroupName(s.root)).ProcsFiles() {
+		if _, err := os.Stat(file); err == nil {
+			s.Errorf("the shim's cgroup is left: %s", file)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

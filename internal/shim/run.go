@@ -141,8 +141,10 @@ func (h *Holder) open(state *handover) (*net.UnixListener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot take the listener over: %w", err)
 		}
+		h.store.ports = state.Ports
 		if err := h.store.connect(nil); err != nil {
 			h.log.Error("the net role is missing", "error", err)
+			go h.store.revive()
 		}
 		h.restore(state)
 		h.holdAll()

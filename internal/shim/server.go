@@ -179,24 +179,32 @@ func (h *Holder) info() Info {
 }
 
 func (h *Holder) serveShutdown(c *net.UnixConn) error {
-	if err := h.stop(); err != nil {
-		return answer(c, nil, err)
+	err := h.end()
+	if e := answer(c, nil, err); err != nil {
+		return e
 	}
+	os.Exit(0)
+	return nil
+}
+
+// end gives everything up, if there is nothing left to hold.
+func (h *Holder) end() error {
+	if err := h.stop(); err != nil {
+		return err
+	}
+	h.log.Info("the shim ends", "pid", os.Getpid())
 	h.store.shutdown()
 	os.Remove(SocketPath(h.execRoot))
-	err := answer(c, nil, nil)
-	h.log.Info("the shim ends", "pid", os.Getpid())
-	os.Exit(0)
-	return err
+	os.Remove(netSocket(h.execRoot))
+	removeCgroup(h.execRoot)
+	return nil
 }
 
 func isUnavailable(err error) bool { return errors.Is(err, errdefs.ErrUnavailable) }
 
 func (h *Holder) terminated() {
 	// The machine is going down, or somebody means well. Containers come first.
-	if h.stop() == nil {
-		h.store.shutdown()
-		os.Remove(SocketPath(h.execRoot))
+	if h.end() == nil {
 		os.Exit(0)
 	}
 	h.log.Warn("not ending on SIGTERM: containers are running")

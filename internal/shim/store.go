@@ -70,6 +70,9 @@ func (s *storeClient) connect(adopt func(held, *frame)) error {
 		if err = s.spawn(); err == nil {
 			err = s.dial()
 		}
+		if err == nil {
+			s.publishAll()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot start the net role: %w", err)
@@ -95,15 +98,15 @@ func (s *storeClient) dial() error {
 		return err
 	}
 	s.pid = hello.Pid
-	if hello.Version != Version {
-		s.lose()
-		return errOtherVersion
-	}
 	if s.ports == nil {
 		s.ports = map[string][]portproxy.Mapping{}
 	}
 	for owner, list := range hello.Ports {
 		s.ports[owner] = list
+	}
+	if hello.Version != Version {
+		s.lose()
+		return errOtherVersion
 	}
 	life, err := net.Dial("unix", netSocket(s.execRoot))
 	if err != nil {
@@ -116,9 +119,14 @@ func (s *storeClient) dial() error {
 
 // watch waits for net's end and starts another.
 func (s *storeClient) watch(life net.Conn) {
-	defer life.Close()
 	var b [1]byte
 	life.Read(b[:]) // net never says anything here
+	life.Close()
+	s.revive()
+}
+
+// revive starts a net until that works, and tells it everything.
+func (s *storeClient) revive() {
 	for wait := time.Duration(0); ; wait = min(wait+50*time.Millisecond, time.Second) {
 		time.Sleep(wait)
 		if s.restart() {
@@ -146,12 +154,17 @@ func (s *storeClient) restart() bool {
 		s.log.Error("cannot start the net role", "error", err)
 		return false
 	}
+	s.publishAll()
+	return true
+}
+
+// publishAll gives a fresh net the ports of the one before. s.mu is held.
+func (s *storeClient) publishAll() {
 	for owner, list := range s.ports {
 		if err := s.ask("ports", portsBody{owner, list}, nil); err != nil {
 			s.log.Error("cannot publish ports again", "owner", owner, "error", err)
 		}
 	}
-	return true
 }
 
 func (s *storeClient) lose() {
