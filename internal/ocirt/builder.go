@@ -49,6 +49,8 @@ type builder struct {
 	fifo     spawn.Arg        // where it waits
 	listener *seccomp.Program // when the filter has one
 
+	appears bool // has still to enter the pid namespace it joined
+
 	execPath         string // instead of Process.Args[0]
 	execFrom, execTo int    // the steps that look for the program and execute it
 	execMode         spawn.Reg

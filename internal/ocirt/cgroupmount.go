@@ -106,6 +106,9 @@ func (b *builder) mountUnified(p *mountPlan) {
 	fallback, made := b.NewLabel(), b.NewLabel()
 	b.target(p.Destination, true)
 	b.Sys(unix.SYS_FSOPEN, b.Str("cgroup2"), spawn.Int(unix.FSOPEN_CLOEXEC)).Save(fs)
+	if p.Source != "" {
+		b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_SET_STRING), b.Str("source"), b.Str(p.Source), spawn.Int(0))
+	}
 	b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_CMD_CREATE), spawn.Int(0), spawn.Int(0), spawn.Int(0)).Else(fallback, unix.EPERM, unix.EBUSY)
 	b.Sys(unix.SYS_FSMOUNT, spawn.Val(fs), spawn.Int(unix.FSMOUNT_CLOEXEC), spawn.Uint(p.set|p.recSet)).Save(p.source)
 	b.Jump(made)

@@ -101,8 +101,15 @@ func ownable(f *os.File) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// placeStreams moves the streams to 0, 1, 2 and up, and makes the terminal the
-// controlling one.
+// takeTerminal makes the terminal the controlling one of the session.
+func (b *builder) takeTerminal() {
+	if b.process.Terminal {
+		b.Doing("set up", "the terminal")
+		b.Sys(unix.SYS_IOCTL, spawn.Int(0), spawn.Int(unix.TIOCSCTTY), spawn.Int(0))
+	}
+}
+
+// placeStreams moves the streams to 0, 1, 2 and up.
 func (b *builder) placeStreams() {
 	b.Doing("set up", "the standard streams")
 	first := 0
@@ -111,7 +118,9 @@ func (b *builder) placeStreams() {
 		for fd := range 3 {
 			b.Sys(unix.SYS_DUP3, spawn.Val(b.slave), spawn.Int(fd), spawn.Int(0))
 		}
-		b.Sys(unix.SYS_IOCTL, spawn.Int(0), spawn.Int(unix.TIOCSCTTY), spawn.Int(0))
+		if !b.appears {
+			b.takeTerminal()
+		}
 		if uid != 0 {
 			b.Sys(unix.SYS_FCHOWN, spawn.Int(0), spawn.Uint(uint64(uid)), spawn.Int(-1)).Ignore()
 		}

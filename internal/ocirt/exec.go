@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -74,7 +76,7 @@ func (b *builder) compileExec(e *Exec, target *os.File) (cgroupDir string, err e
 			return "", err
 		}
 	}
-	cgroupDir = b.joinCgroup(e.Cgroup)
+	cgroupDir = e.v2Cgroup(b.joinCgroup(e.Cgroup))
 	if a := b.process.ExecCPUAffinity; a != nil {
 		if err := b.setAffinity(a.Final); err != nil {
 			return "", err
@@ -165,14 +167,54 @@ func (b *builder) joinContainer(e *Exec, target, root *os.File, joined uint64) e
 		b.Sys(unix.SYS_SETRESGID, spawn.Int(0), spawn.Int(0), spawn.Int(0)).Ignore(unix.EINVAL)
 		b.Sys(unix.SYS_SETRESUID, spawn.Int(0), spawn.Int(0), spawn.Int(0)).Ignore(unix.EINVAL)
 	}
-	if joined&unix.CLONE_NEWPID != 0 {
+	b.Sys(unix.SYS_CHDIR, b.Str("/"))
+	b.appears = true
+	return nil
+}
+
+// appear is the moment the process becomes visible to those in the container's
+// pid namespace. It comes when the process has only the privileges it will keep,
+// and just before a seccomp filter that might forbid it: until then a process of
+// the container that may trace others could have taken over the host's
+// privileges with it.
+func (b *builder) appear() {
+	if !b.appears {
+		return
+	}
+	b.appears = false
+	if b.ns.joined&unix.CLONE_NEWPID != 0 {
 		b.Doing("enter", "the container's pid namespace")
 		b.Fork()
 	}
 	b.Doing("create", "a session")
 	b.Sys(unix.SYS_SETSID)
-	b.Sys(unix.SYS_CHDIR, b.Str("/"))
-	return nil
+	b.takeTerminal()
+}
+
+// v2Cgroup is the directory to be born in. A cgroup of v2 that has handed
+// controllers to its children may have no processes itself: then the one the
+// container's first process has moved to is taken.
+func (e *Exec) v2Cgroup(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	control, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil || len(strings.TrimSpace(string(control))) == 0 {
+		return dir
+	}
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.Pid))
+	if err != nil {
+		return dir
+	}
+	for line := range strings.Lines(string(list)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			inner := filepath.Join(strings.TrimSuffix(dir, e.Cgroup.Path()), path)
+			if strings.HasPrefix(inner, dir+"/") {
+				return inner
+			}
+		}
+	}
+	return dir
 }
 
 // openExecTerminal opens a terminal of a running container. Its processes may

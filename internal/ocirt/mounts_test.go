@@ -66,6 +66,7 @@ func TestMounts(t *testing.T) {
 		{"target below a dangling link", specs.Mount{Destination: "/dangling/x", Source: "TREE", Options: []string{"bind"}}, "cat /run/made/x/file", "content"},
 		{"remount", specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Options: []string{"remount", "ro"}}, "touch /dev/shm/x 2>&1", "touch: /dev/shm/x: Read-only file system"},
 		{"sysfs is read-only", specs.Mount{Destination: "/x", Type: "tmpfs"}, "mkdir /sys/x 2>&1", "mkdir: can't create directory '/sys/x': Read-only file system"},
+		{"cgroup v2", specs.Mount{Destination: "/cg", Type: "cgroup2", Source: "cgroup", Options: []string{"ro"}}, "test -e /cg/cgroup.procs && grep ' /cg ' /proc/mounts | cut -d' ' -f1-3", "cgroup /cg cgroup2"},
 		{"proc bind of a file", specs.Mount{Destination: "/proc/uptime", Source: "TREE/file", Options: []string{"bind"}}, "cat /proc/uptime", "content"},
 		{"overlay", specs.Mount{Destination: "/o", Type: "overlay", Source: "overlay", Options: []string{"lowerdir=TREE:TREE/sub"}}, "cat /o/file /o/inner", "content\ninner"},
 	}

@@ -86,7 +86,9 @@ func (b *builder) finish() error {
 	if b.waits {
 		b.Detaching()
 	}
-	if !p.NoNewPrivileges { // it needs a privilege that goes now
+	if !p.NoNewPrivileges && b.spec.Linux.Seccomp != nil {
+		b.appear()
+		// It needs a privilege that goes now.
 		if err := b.installSeccomp(); err != nil {
 			return err
 		}
@@ -98,6 +100,7 @@ func (b *builder) finish() error {
 	if b.waits {
 		b.lookUp()
 	}
+	b.appear()
 	if p.NoNewPrivileges {
 		return b.installSeccomp()
 	}

@@ -141,3 +141,33 @@ func TestTerminalIsNotAPath(t *testing.T) {
 		t.Error("/dev/zero became a terminal")
 	}
 }
+
+// TestExecIsNeverPrivilegedInside: what enters the pid namespace of a container
+// has no privilege its processes could take over by tracing it (CVE-2016-9962).
+func TestExecIsNeverPrivilegedInside(t *testing.T) {
+	c := newContainer(t, "")
+	p := background(t, c)
+	proc := *c.Spec.Process
+	proc.Args = []string{"true"}
+	b := newBuilder(c.Spec, &proc, nil)
+	defer b.close()
+	target, err := (&Exec{Pid: p.Pid}).target()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	if _, err := b.compileExec(&Exec{Pid: p.Pid, Spec: c.Spec, Process: &proc}, target); err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	b.Steps(func(doing string) {
+		if len(order) == 0 || order[len(order)-1] != doing {
+			order = append(order, doing)
+		}
+	})
+	list := strings.Join(order, "; ")
+	drop, user, enter := strings.Index(list, "drop capabilities"), strings.Index(list, "become user 0"), strings.Index(list, "enter the container's pid namespace")
+	if drop < 0 || user < drop || enter < user {
+		t.Errorf("the steps are: %s", list)
+	}
+}

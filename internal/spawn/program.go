@@ -127,6 +127,16 @@ func (p *Program) Doing(verb string, rest ...string) {
 // Len is the number of steps so far.
 func (p *Program) Len() int { return len(p.steps) }
 
+// Steps calls f with the sentence of every step, in order: for tests and for
+// people who want to see what will happen.
+func (p *Program) Steps(f func(doing string)) {
+	for i := range p.steps {
+		if d := p.steps[i].doing; d >= 0 {
+			f(p.doing[d].String())
+		}
+	}
+}
+
 // NewReg returns a register nobody uses yet. There are about a thousand; Start
 // reports when a program wanted more.
 func (p *Program) NewReg() Reg {
