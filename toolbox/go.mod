@@ -52,15 +52,11 @@ tool (
 	github.com/u-root/u-root/cmds/core/free
 	github.com/u-root/u-root/cmds/core/grep
 	github.com/u-root/u-root/cmds/core/gzip
-	github.com/u-root/u-root/cmds/core/head
 	github.com/u-root/u-root/cmds/core/hexdump
 	github.com/u-root/u-root/cmds/core/hostname
-	github.com/u-root/u-root/cmds/core/id
 	github.com/u-root/u-root/cmds/core/ip
-	github.com/u-root/u-root/cmds/core/kill
 	github.com/u-root/u-root/cmds/core/ln
 	github.com/u-root/u-root/cmds/core/losetup
-	github.com/u-root/u-root/cmds/core/ls
 	github.com/u-root/u-root/cmds/core/md5sum
 	github.com/u-root/u-root/cmds/core/mkdir
 	github.com/u-root/u-root/cmds/core/mkfifo
@@ -87,7 +83,6 @@ tool (
 	github.com/u-root/u-root/cmds/core/strings
 	github.com/u-root/u-root/cmds/core/stty
 	github.com/u-root/u-root/cmds/core/sync
-	github.com/u-root/u-root/cmds/core/tail
 	github.com/u-root/u-root/cmds/core/tar
 	github.com/u-root/u-root/cmds/core/tee
 	github.com/u-root/u-root/cmds/core/time

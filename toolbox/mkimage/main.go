@@ -1,7 +1,7 @@
 // Command mkimage builds the toolbox and packs it as an image archive that
 // docker load, skopeo and the engine read. The same sources give the same bytes.
 //
-//	go run ./mkimage -o toolbox.tar.gz [-arch arm64] [-keep DIR]
+//	go run ./mkimage -o toolbox.tar.gz [-arch arm64]
 package main
 
 import (
@@ -62,13 +62,15 @@ func run(output, arch string) error {
 	return os.Rename(f.Name(), output)
 }
 
-// build makes one program of all commands, with u-root's busybox maker.
+// build makes one program of all commands. u-root's busybox maker turns them
+// into packages of one; compiling is left to go build, which, unlike the maker,
+// uses what is compiled already.
 func build(dir, program, arch string) error {
-	maker := filepath.Join(dir, "makebb")
-	if err := command(nil, "go", "build", "-o", maker, "github.com/u-root/gobusybox/src/cmd/makebb"); err != nil {
+	maker, source := filepath.Join(dir, "makebb"), filepath.Join(dir, "source")
+	if err := command("", nil, "go", "build", "-o", maker, "github.com/u-root/gobusybox/src/cmd/makebb"); err != nil {
 		return fmt.Errorf("cannot build makebb: %w", err)
 	}
-	args := []string{"-o", program, "-gen-dir", filepath.Join(dir, "source")}
+	args := []string{"-g", "-gen-dir", source, "-o", program}
 	for _, name := range theirs() {
 		args = append(args, "github.com/u-root/u-root/cmds/core/"+name)
 	}
@@ -76,16 +78,23 @@ func build(dir, program, arch string) error {
 		args = append(args, "./cmds/"+name)
 	}
 	target := []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0", "GOFLAGS="}
-	if err := command(target, maker, args...); err != nil {
+	if err := command("", target, maker, args...); err != nil {
+		return fmt.Errorf("cannot gather the commands: %w", err)
+	}
+	// The maker writes a tree as from before modules.
+	target = append(target, "GO111MODULE=off", "GOPATH="+source)
+	err := command(filepath.Join(source, "src", "bb.u-root.com", "bb"), target,
+		"go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", program, ".")
+	if err != nil {
 		return fmt.Errorf("cannot build the toolbox: %w", err)
 	}
 	return nil
 }
 
 // command runs a program and shows what it says only when it fails.
-func command(environ []string, name string, args ...string) error {
+func command(dir string, environ []string, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), environ...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), environ...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(name), err, out)
 	}
