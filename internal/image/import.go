@@ -55,7 +55,7 @@ func (m *Manager) Import(ctx context.Context, r io.Reader, opts ImportOptions) (
 		return "", err
 	}
 	if named != nil {
-		if _, err := m.point(named, e.id); err != nil {
+		if _, err := m.point(named, e, in); err != nil {
 			return "", err
 		}
 		m.publish(events.ActionTag, e, e.id.String(), reference.FamiliarString(named))
@@ -198,7 +198,7 @@ func (m *Manager) create(ctx context.Context, in *ingest, config *dockerspec.Doc
 	if err != nil {
 		return nil, err
 	}
-	e, _, err := m.register(id, record{
+	e, _, err := m.register(in, id, record{
 		Manifest: ocispec.Descriptor{MediaType: manifest.MediaType, Digest: dgst, Size: int64(len(data))},
 		Layers:   layers,
 		Parent:   parent,

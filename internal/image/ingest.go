@@ -51,6 +51,17 @@ func (in *ingest) pinLayer(d digest.Digest) {
 	}
 }
 
+// pinEntry pins all of an image that is recorded. The caller holds the
+// manager's mu, so that the image cannot be removed before.
+func (in *ingest) pinEntry(e *entry) {
+	in.pinBlob(e.id)
+	in.pinBlob(e.Manifest.Digest)
+	for _, l := range e.Layers {
+		in.pinBlob(l.Blob.Digest)
+		in.pinLayer(l.DiffID)
+	}
+}
+
 func (p *pins) add(set *map[digest.Digest]int, d digest.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,11 +90,13 @@ func (p *pins) has(set map[digest.Digest]int, d digest.Digest) bool {
 // end unpins everything and removes what has become garbage.
 func (in *ingest) end() {
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.m.pins.drop(in.m.pins.blobs, in.blobs)
-	in.m.pins.drop(in.m.pins.layers, in.layers)
+	blobs, layers := in.blobs, in.layers
+	in.blobs, in.layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	in.mu.Unlock()
+	in.m.pins.drop(in.m.pins.blobs, blobs)
+	in.m.pins.drop(in.m.pins.layers, layers)
 	// What cannot be removed now is found by Collect.
-	in.m.sweep(context.Background(), in.blobs, in.layers)
+	in.m.sweep(context.Background(), blobs, layers)
 }
 
 // put stores a blob and pins it. An empty digest is one not known yet; a

@@ -178,7 +178,7 @@ func (ld *loader) take(ctx context.Context, src source, tags []string) error {
 		return err
 	}
 	for _, named := range names {
-		before, err := ld.m.point(named, e.id)
+		before, err := ld.m.point(named, e, ld.in)
 		if err != nil {
 			return err
 		}

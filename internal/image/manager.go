@@ -12,8 +12,8 @@
 // layers, then the record, then the reference; and the other way round when
 // something is removed. Collect removes the rest.
 //
-// Locks: Manager.sweeping before Manager.mu; group.mu before ingest.mu before
-// pins.mu, none of which is held while another lock is waited for.
+// Locks, in this order: Manager.sweeping, Manager.mu, ingest.mu, pins.mu; and
+// group.mu before ingest.mu.
 package image
 
 import (

@@ -80,7 +80,7 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	if err != nil {
 		return pullError(named, err)
 	}
-	e, err := m.upToDate(named, desc.Digest, opts.Platform)
+	e, err := m.upToDate(in, named, desc.Digest, opts.Platform)
 	fresh := false
 	if e == nil && err == nil {
 		e, fresh, err = m.pullImage(ctx, in, repo, desc, data, opts, out)
@@ -88,7 +88,7 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	if err != nil {
 		return pullError(named, err)
 	}
-	moved, err := m.pullRefs(named, desc.Digest, e)
+	moved, err := m.pullRefs(in, named, desc.Digest, e)
 	if err != nil {
 		return err
 	}
@@ -104,10 +104,13 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 
 // upToDate returns the image when the digest is known by this repository and
 // is of the right platform.
-func (m *Manager) upToDate(named reference.Named, dgst digest.Digest, platform *ocispec.Platform) (*entry, error) {
+func (m *Manager) upToDate(in *ingest, named reference.Named, dgst digest.Digest, platform *ocispec.Platform) (*entry, error) {
 	m.mu.RLock()
 	ref, ok := m.byRef[named.Name()+"@"+dgst.String()]
 	e := m.byID[ref.ID]
+	if e != nil {
+		in.pinEntry(e)
+	}
 	m.mu.RUnlock()
 	if !ok || e == nil {
 		return nil, nil
@@ -219,12 +222,12 @@ func descend(ctx context.Context, desc ocispec.Descriptor, data []byte, pick pic
 
 // pullRefs names the pulled image by its digest and its tag, and tells whether
 // the name that was asked for is new to it.
-func (m *Manager) pullRefs(named reference.Named, dgst digest.Digest, e *entry) (moved bool, err error) {
+func (m *Manager) pullRefs(in *ingest, named reference.Named, dgst digest.Digest, e *entry) (moved bool, err error) {
 	canonical, err := reference.WithDigest(reference.TrimNamed(named), dgst)
 	if err != nil {
 		return false, err
 	}
-	before, err := m.point(canonical, e.id)
+	before, err := m.point(canonical, e, in)
 	if err != nil {
 		return false, err
 	}
@@ -237,7 +240,7 @@ func (m *Manager) pullRefs(named reference.Named, dgst digest.Digest, e *entry) 
 	if before == e.id {
 		return false, nil // nothing to write
 	}
-	_, err = m.point(named, e.id)
+	_, err = m.point(named, e, in)
 	return true, err
 }
 

@@ -84,19 +84,26 @@ func (m *Manager) names(id digest.Digest) (tags, digests []string) {
 }
 
 // point makes the reference name the image, and returns which it named before.
-// The image must have been recorded.
-func (m *Manager) point(named reference.Named, id digest.Digest) (before digest.Digest, err error) {
+// An image that was removed since it came in, by somebody else, is recorded
+// again when an ingest has all of it pinned; without one that is an error.
+func (m *Manager) point(named reference.Named, e *entry, in *ingest) (before digest.Digest, err error) {
 	key := refKey(named)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.byID[id] == nil {
-		return "", errs.NotFound("No such image: %s", id)
+	if m.byID[e.id] == nil {
+		if in == nil {
+			return "", errs.NotFound("No such image: %s", e.id)
+		}
+		if err := m.images.Put(e.id.String(), &e.record); err != nil {
+			return "", err
+		}
+		m.byID[e.id] = e
 	}
 	before = m.byRef[key].ID
-	if before == id && isDigestKey(key) {
+	if before == e.id && isDigestKey(key) {
 		return before, nil // a digest does not move: nothing to write
 	}
-	ref := refRecord{ID: id, Tagged: time.Now().UTC()}
+	ref := refRecord{ID: e.id, Tagged: time.Now().UTC()}
 	if err := m.refs.Put(key, &ref); err != nil {
 		return before, err
 	}
@@ -123,7 +130,7 @@ func (m *Manager) Tag(src, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := m.point(named, e.id); err != nil {
+	if _, err := m.point(named, e, nil); err != nil {
 		return err
 	}
 	m.publish(events.ActionTag, e, e.id.String(), reference.FamiliarString(named))

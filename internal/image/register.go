@@ -44,7 +44,7 @@ func (m *Manager) take(ctx context.Context, in *ingest, src source) (*entry, boo
 	if err != nil {
 		return nil, false, err
 	}
-	return m.register(manifest.Config.Digest, record{Manifest: src.manifest, Layers: layers})
+	return m.register(in, manifest.Config.Digest, record{Manifest: src.manifest, Layers: layers})
 }
 
 // takeConfig stores an image's configuration and checks that it can be used.
@@ -97,11 +97,12 @@ func (m *Manager) takeLayers(ctx context.Context, in *ingest, src source, diffID
 }
 
 // register records an image whose blobs and layers are there and pinned. The
-// record of an image that is known already stays: its layers are in use.
-func (m *Manager) register(id digest.Digest, rec record) (*entry, bool, error) {
+// record of an image that is known already stays, and is pinned instead.
+func (m *Manager) register(in *ingest, id digest.Digest, rec record) (*entry, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.byID[id]; e != nil {
+		in.pinEntry(e)
 		return e, false, nil
 	}
 	rec.Added = time.Now().UTC()

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"syscall"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -171,7 +171,7 @@ func (b *blobReader) reopen() error {
 // refusedConnection tells of a registry that is being restarted, which while a
 // blob is under way is worth waiting for.
 func refusedConnection(err error) bool {
-	return strings.Contains(err.Error(), "connection refused")
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // drop gives the present connection up.
