@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,17 +39,45 @@ func (r *runtime) begin(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	if err := ocirt.Release(c.fifo()); err != nil {
+	if err := c.letGo(); err != nil {
 		return err
-	}
-	if err := os.Remove(c.fifo()); err != nil {
-		return fmt.Errorf("cannot start container %s: %w", id, err)
 	}
 	return r.poststart(ctx, c, spec)
 }
 
-// poststart runs the hooks after the start. One that fails ends the container
-// (runtime.md, "Lifecycle", step 9).
+// letGo releases the waiting process and returns when it has executed its
+// program, or died trying: the process holds its end of the FIFO until then.
+func (c *container) letGo() error {
+	fifo, err := unix.Open(c.fifo(), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot start container %s: nothing waits to be started: %w", c.ID, err)
+	}
+	defer unix.Close(fifo)
+	if err := ocirt.Release(c.fifo()); err != nil {
+		return err
+	}
+	if err := os.Remove(c.fifo()); err != nil {
+		return fmt.Errorf("cannot start container %s: %w", c.ID, err)
+	}
+	fds := []unix.PollFd{{Fd: int32(fifo)}} // POLLERR is always reported
+	deadline := time.Now().Add(endFor)
+	for {
+		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("cannot start container %s: %w", c.ID, err)
+		}
+		if time.Now().After(deadline) {
+			return errs.Unavailable("container %s has not executed its program within %s", c.ID, endFor)
+		}
+	}
+}
+
+// poststart runs the hooks after the start (runtime.md, "Lifecycle", step 9). One
+// that fails ends a container of version 1.3 and later; until 1.2 the
+// specification has a warning and the next hook.
 func (r *runtime) poststart(ctx context.Context, c *container, spec *specs.Spec) error {
 	hooks := hooksOf(spec).Poststart
 	if len(hooks) == 0 {
@@ -55,11 +85,26 @@ func (r *runtime) poststart(ctx context.Context, c *container, spec *specs.Spec)
 	}
 	state := c.state()
 	state.Status = specs.StateRunning
-	if err := ocirt.RunHooks(ctx, hooks, state); err != nil {
-		_ = c.killAll(unix.SIGKILL)
-		return err
+	for i := range hooks {
+		err := ocirt.RunHooks(ctx, hooks[i:i+1], state)
+		if err == nil {
+			continue
+		}
+		if minorOf(spec.Version) >= 3 {
+			_ = c.killAll(unix.SIGKILL)
+			return err
+		}
+		r.warn("%v", err)
 	}
 	return nil
+}
+
+// minorOf is the second number of a version that was checked.
+func minorOf(version string) int {
+	_, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	n, _ := strconv.Atoi(minor)
+	return n
 }
 
 func hooksOf(spec *specs.Spec) specs.Hooks {

@@ -193,6 +193,19 @@ func TestFailingHooks(t *testing.T) {
 	b.fails(1, "hook /bin/false failed", "start", "c")
 	b.stopped("c")
 	b.ok("delete", "c")
+	// Before 1.3 it was a warning, and the others ran.
+	log2 := b.file("log2")
+	b.spec.Version = "1.0.2"
+	b.spec.Hooks.Poststart = append(b.spec.Hooks.Poststart, specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "echo second >> " + log2.path}})
+	b.write()
+	b.ok("create", "d")
+	if r := b.oci("start", "d"); r.code != 0 || !strings.Contains(r.stderr, "warning: hook /bin/false failed") {
+		t.Errorf("%+v", r)
+	}
+	b.wantStatus("d", "running")
+	if got := log2.lines(); !slices.Equal(got, []string{"second"}) {
+		t.Errorf("the hook after the failed one: %v", got)
+	}
 }
 
 // A terminal goes to who listens at the console socket.

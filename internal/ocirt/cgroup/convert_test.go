@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -141,6 +142,14 @@ func TestRefusals(t *testing.T) {
 		if err := fakeV2(t, "memory.max").apply(&tc.res); !errors.Is(err, tc.class) {
 			t.Errorf("%s: %v, want %v", name, err, tc.class)
 		}
+	}
+}
+
+func TestControllerNotHandedDown(t *testing.T) {
+	c := fakeV2(t, "cgroup.controllers")
+	err := c.apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 20))}})
+	if !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "processes live in a cgroup above it") {
+		t.Error(err)
 	}
 }
 

@@ -569,3 +569,20 @@ func TestSupportedAndWarnings(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkCreate is what the cgroup adds to the start and end of a container.
+func BenchmarkCreate(b *testing.B) {
+	if os.Geteuid() != 0 || len(Controllers()) == 0 {
+		b.Skip("needs root and cgroups")
+	}
+	c := New(fmt.Sprintf("/gantry-test-%d", os.Getpid()))
+	res := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(100))}}
+	for b.Loop() {
+		if err := c.Create(res); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Delete(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

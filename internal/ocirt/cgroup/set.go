@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,23 @@ import (
 // sentences: ErrNotImplemented when the machine lacks the controller or the
 // file, ErrInvalidArgument when the kernel refuses the value.
 func (c *Cgroup) put(controller, file, value string) error {
-	dir, _ := c.dir(controller)
+	dir, v2 := c.dir(controller)
 	if dir == "" {
 		return errs.NotImplemented("cannot set %s to %q: this machine has no %s controller", file, value, controller)
 	}
-	return putIn(dir, controller, file, value)
+	err := putIn(dir, controller, file, value)
+	if v2 && errors.Is(err, unix.ENOENT) && !enabled(dir, v2Name(controller)) {
+		// As in a container without an init: its root has processes, and then
+		// v2 keeps its controllers ("no internal processes").
+		return errs.NotImplemented("cannot set %s to %q: cgroup v2 does not hand the %s controller down to %s, probably because processes live in a cgroup above it: %w", file, value, v2Name(controller), c.path, unix.ENOENT)
+	}
+	return err
+}
+
+// enabled says whether a v2 directory was handed a controller.
+func enabled(dir, controller string) bool {
+	s, err := readFile(filepath.Join(dir, "cgroup.controllers"))
+	return err != nil || slices.Contains(strings.Fields(s), controller)
 }
 
 func putIn(dir, controller, file, value string) error {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -66,22 +65,36 @@ func run() int {
 	return 0
 }
 
+// command runs a program to its end. As the first process it also reaps what
+// other programs leave behind: a container does not end before all that joined
+// it have been reaped.
 func command(args, env []string) int {
 	fmt.Printf("init: %s\n", strings.Join(args, " "))
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
-	cmd.Env = append([]string{"PATH=/bin:/sbin", "HOME=/root", "TMPDIR=/tmp"}, env...)
-	cmd.Dir = "/tmp"
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode()
+	p, err := os.StartProcess(args[0], args, &os.ProcAttr{
+		Dir:   "/tmp",
+		Env:   append([]string{"PATH=/bin:/sbin", "HOME=/root", "TMPDIR=/tmp"}, env...),
+		Files: []*os.File{nil, os.Stdout, os.Stdout},
+	})
+	if err != nil {
+		fmt.Println("init:", err)
+		return 125
 	}
-	fmt.Println("init:", err)
-	return 125
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			fmt.Println("init:", err)
+			return 125
+		case pid != p.Pid:
+		case status.Signaled():
+			fmt.Println("init: killed by", status.Signal())
+			return 128 + int(status.Signal())
+		default:
+			return status.ExitStatus()
+		}
+	}
 }
 
 // enterRoot puts a mount over the initial file system and makes it the root:
