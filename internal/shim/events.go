@@ -35,6 +35,18 @@ func (h *Holder) publish(e Event) {
 	}
 }
 
+// publishExit ends t in one step: a subscriber that comes meanwhile is told of
+// it either with all former exits or now.
+func (h *Holder) publishExit(t *task) {
+	e := Event{Type: EventExit, Status: t.status()}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(t.ended)
+	for s := range h.watch {
+		s.add(e)
+	}
+}
+
 func (s *subscriber) add(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

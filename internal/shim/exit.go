@@ -28,8 +28,7 @@ func (t *task) wait() {
 			}()
 		}
 		t.recordExit()
-		close(t.ended)
-		t.h.publish(Event{Type: EventExit, Status: t.status()})
+		t.h.publishExit(t)
 	})
 	<-closed
 	t.h.guarded(t.cleanUp)
@@ -118,31 +117,29 @@ const unknownCode = 255
 // has taken over, from the pidfd.
 func (t *task) reap() (code int, known bool) {
 	var ws unix.WaitStatus
-	for {
-		pid, err := unix.Wait4(t.rec.Pid, &ws, unix.WNOHANG, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err == nil && pid == t.rec.Pid {
-			return exitCode(ws), true
-		}
-		break
+	pid, err := unix.Wait4(t.rec.Pid, &ws, unix.WNOHANG, nil)
+	for err == unix.EINTR {
+		pid, err = unix.Wait4(t.rec.Pid, &ws, unix.WNOHANG, nil)
+	}
+	if err == nil && pid == t.rec.Pid {
+		return exitCode(ws), true
 	}
 	// It is another's child now. The kernel tells of it as long as that one has
 	// not collected it, and, if it is new enough, afterwards.
+	var told error
 	for range 20 {
 		if ws, ok := zombieExit(t.rec.Pid, t.rec.StartTime); ok {
 			return exitCode(ws), true
 		}
-		ws, err := pidfdExit(t.pidfd)
-		if err == nil {
+		if ws, told = pidfdExit(t.pidfd); told == nil {
 			return exitCode(ws), true
 		}
-		if !errors.Is(err, unix.EAGAIN) {
+		if !errors.Is(told, unix.EAGAIN) {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	t.h.log.Warn("an exit code is unknown", "process", t.key.String(), "pid", t.rec.Pid, "wait", err, "pidfd", told)
 	return unknownCode, false
 }
 

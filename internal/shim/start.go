@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
@@ -27,7 +29,12 @@ func (h *Holder) start(ctx context.Context, r *StartRequest, netns *os.File) (*S
 	if err != nil {
 		return nil, err
 	}
-	if err := t.start(ctx, r, &spec, netns); err != nil {
+	err = t.start(ctx, r, &spec, netns)
+	if errors.Is(err, errNotRecorded) {
+		h.forgetWhenGone(t)
+		return nil, err
+	}
+	if err != nil {
 		os.RemoveAll(h.dir(r.ID))
 		h.unreserve(t)
 		return nil, err
@@ -104,11 +111,23 @@ func (t *task) begin(p *ocirt.Process, io *stdio, terminal bool) error {
 	err := t.save()
 	if err != nil {
 		// Nobody would find it again: it must not run. What follows is its exit.
-		t.signal(9, true)
+		t.signal(unix.SIGKILL, t.exec == "")
+		err = fmt.Errorf("%w: %w", errNotRecorded, err)
 	}
 	t.hold()
 	t.run()
 	return err
+}
+
+// errNotRecorded is a process that had to be killed again.
+var errNotRecorded = errors.New("the process was killed because it could not be recorded")
+
+// forgetWhenGone drops a process nobody was told of, once it is dead.
+func (h *Holder) forgetWhenGone(t *task) {
+	go func() {
+		<-t.gone
+		h.guarded(func() { h.forget(t.key) })
+	}()
 }
 
 // run starts what looks after the process: also after an adoption or upgrade.
@@ -146,7 +165,12 @@ func (h *Holder) exec(ctx context.Context, r *ExecRequest) (pid int, err error) 
 	if err != nil {
 		return 0, err
 	}
-	if err := t.startExec(ctx, parent, r, spec, &process); err != nil {
+	err = t.startExec(ctx, parent, r, spec, &process)
+	if errors.Is(err, errNotRecorded) {
+		h.forgetWhenGone(t)
+		return 0, err
+	}
+	if err != nil {
 		h.unreserve(t)
 		return 0, err
 	}

@@ -83,14 +83,14 @@ func TestDaemonDies(t *testing.T) {
 		stop()
 	}
 	s.follow()
-	codes := map[string]int{}
+	codes := map[string]Status{}
 	for range list {
 		e := <-s.events
-		codes[e.ID] = e.ExitCode
+		codes[e.ID] = e.Status
 	}
 	for _, r := range list {
-		if codes[r.ID] != 9 {
-			t.Errorf("%s: exit code %d", r.ID, codes[r.ID])
+		if codes[r.ID].ExitCode != 9 {
+			t.Errorf("%s: %+v", r.ID, codes[r.ID])
 		}
 		s.checkLines(r)
 	}
