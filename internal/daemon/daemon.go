@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/gantry-containers/gantry/internal/daemonconfig"
@@ -147,7 +148,7 @@ func writePidfile(path string) error {
 		return nil
 	}
 	if data, err := os.ReadFile(path); err == nil {
-		if pid, err := strconv.Atoi(string(data)); err == nil && pid != os.Getpid() && syscall.Kill(pid, 0) == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && pid != os.Getpid() && syscall.Kill(pid, 0) == nil {
 			return fmt.Errorf("process %d of %s is still running: stop it, or remove the file", pid, path)
 		}
 	}

@@ -33,7 +33,7 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}},
 		"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}}, "default-runtime": "crun",
 		"dns": ["1.1.1.1"], "bip": "172.20.0.1/16", "mtu": 1400, "default-shm-size": "128m", "live-restore": true,
-		"insecure-registries": ["r:5000"], "registry-mirrors": ["https://m"], "shutdown-timeout": 3
+		"insecure-registries": ["r:5000"], "shutdown-timeout": 3
 	}`)
 	toml := file(t, "daemon.toml", `
 		data-root = "/d"
@@ -47,7 +47,6 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		mtu = 1400
 		default-shm-size = "128m"
 		insecure-registries = ["r:5000"]
-		registry-mirrors = ["https://m"]
 		shutdown-timeout = 3
 		[log-opts]
 		max-size = "1m"
@@ -61,7 +60,7 @@ func TestThreeWaysToSayIt(t *testing.T) {
 	flags := []string{"--data-root=/d", "-H", "unix:///a.sock", "-H", "tcp://127.0.0.1:1", "--label", "a=b", "-D",
 		"--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=3", "--default-ulimit", "nofile=10:20",
 		"--add-runtime", "crun=/usr/bin/crun", "--default-runtime=crun", "--dns", "1.1.1.1", "--bip", "172.20.0.1/16", "--mtu", "1400",
-		"--default-shm-size", "128m", "--insecure-registry", "r:5000", "--registry-mirror", "https://m", "--shutdown-timeout", "3"}
+		"--default-shm-size", "128m", "--insecure-registry", "r:5000", "--shutdown-timeout", "3"}
 	fromJSON := parse(t, "--config-file", json)
 	fromTOML := parse(t, "--config-file", toml)
 	fromFlags := parse(t, flags...)

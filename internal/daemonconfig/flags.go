@@ -52,7 +52,6 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.StringVarP(&c.StorageDriver, "storage-driver", "s", "", "Snapshotter: overlayfs or vfs (default: the best that works)")
 	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 3, "Layers of a pull fetched at a time")
 	f.StringArrayVar(&c.InsecureRegistries, "insecure-registry", nil, "Do without trusted TLS for this `registry` or network")
-	f.StringArrayVar(&c.RegistryMirrors, "registry-mirror", nil, "Ask at this `url` before Docker Hub")
 }
 
 func (v *values) networkFlags(f *pflag.FlagSet, c *Config) {
@@ -89,8 +88,6 @@ func flagOf(key string) string {
 		return "label"
 	case "insecure-registries":
 		return "insecure-registry"
-	case "registry-mirrors":
-		return "registry-mirror"
 	case "dns-opts":
 		return "dns-opt"
 	case "log-opts":
@@ -99,7 +96,7 @@ func flagOf(key string) string {
 		return "default-ulimit"
 	case "runtimes":
 		return "add-runtime"
-	case "host", "label", "insecure-registry", "registry-mirror", "dns-opt", "log-opt", "default-ulimit", "add-runtime",
+	case "host", "label", "insecure-registry", "dns-opt", "log-opt", "default-ulimit", "add-runtime",
 		"config-file", "validate", "version":
 		return ""
 	}
