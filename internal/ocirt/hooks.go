@@ -120,11 +120,11 @@ func (b *builder) createHooks(ctx context.Context, pid int) error {
 	//nolint:staticcheck // Prestart is deprecated and in use
 	prestart := h.Prestart
 	for _, list := range [][]specs.Hook{prestart, h.CreateRuntime} {
-		if err := RunHooks(ctx, list, b.state(specs.StateCreating, pid)); err != nil {
+		if err := RunHooks(ctx, list, b.state(specs.StateCreated, pid)); err != nil {
 			return err
 		}
 	}
-	state := b.state(specs.StateCreating, pid)
+	state := b.state(specs.StateCreated, pid)
 	state.Pid = innerPid(pid)
 	for i := range h.CreateContainer {
 		if err := b.createContainerHook(ctx, pid, &h.CreateContainer[i], state); err != nil {

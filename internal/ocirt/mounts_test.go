@@ -1,6 +1,7 @@
 package ocirt
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -246,14 +247,19 @@ func TestPropagation(t *testing.T) {
 	for _, tc := range []struct {
 		option, root string
 		reaches      bool
-	}{{"rshared", "shared", true}, {"rslave", "slave", false}, {"rprivate", "private", false}, {"", "", false}} {
-		t.Run(tc.option+" "+tc.root, func(t *testing.T) {
+		idmap        bool
+	}{{"rshared", "shared", true, false}, {"rslave", "slave", false, false}, {"rprivate", "private", false, false}, {"", "", false, false}, {"", "", false, true}} {
+		t.Run(fmt.Sprint(tc), func(t *testing.T) {
 			c := newContainer(t, "mount -t tmpfs tmpfs /mnt/d && touch /mnt/d/x && echo mounted; grep -c ' / / .*shared' /proc/self/mountinfo")
 			l := append(c.Spec.Process.Capabilities.Bounding, "CAP_SYS_ADMIN")
 			c.Spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: l, Effective: l, Permitted: l}
 			m := specs.Mount{Destination: "/mnt", Type: "bind", Source: host, Options: []string{"rbind"}}
 			if tc.option != "" {
 				m.Options = append(m.Options, tc.option)
+			}
+			if tc.idmap { // made in the parent, where mounts still propagate
+				m.UIDMappings = []specs.LinuxIDMapping{{Size: 65536}}
+				m.GIDMappings = m.UIDMappings
 			}
 			c.Spec.Mounts = append(c.Spec.Mounts, m)
 			c.Spec.Linux.RootfsPropagation = tc.root

@@ -28,6 +28,38 @@ func TestNoWayOutByDescriptor(t *testing.T) {
 	}
 }
 
+// TestWorkingDirectoryOutside: a descriptor that does lead to the host, because
+// the caller passed it, is no working directory.
+func TestWorkingDirectoryOutside(t *testing.T) {
+	c := newContainer(t, "pwd; ls")
+	f, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	high, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 50) // its number is kept
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := os.NewFile(uintptr(high), "dir")
+	defer dir.Close()
+	c.ExtraFiles = []*os.File{dir}
+	c.Spec.Process.Cwd = "/proc/self/fd/" + itoa(int64(high))
+	if out, _, err := tryRun(t, c); err == nil {
+		t.Errorf("started outside of its root: %s", out)
+	}
+	c = newContainer(t, "")
+	p := background(t, c)
+	proc := *c.Spec.Process
+	proc.Cwd = "/proc/self/fd/" + itoa(int64(high))
+	proc.Args = []string{"ls"}
+	x, err := (&Exec{Pid: p.Pid, Spec: c.Spec, Process: &proc, ExtraFiles: []*os.File{dir}}).Start(context.Background())
+	if err == nil {
+		wait(t, x)
+		t.Error("executed outside of the root")
+	}
+}
+
 // TestTargetsStayInside: a volume another container writes to may contain
 // symlinks anywhere (CVE-2019-16884, CVE-2021-30465).
 func TestTargetsStayInside(t *testing.T) {
