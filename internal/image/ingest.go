@@ -15,7 +15,7 @@ import (
 
 // pins counts who needs a blob or a layer that no image names yet.
 type pins struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what is in the maps
 	blobs  map[digest.Digest]int
 	layers map[digest.Digest]int
 }
@@ -38,7 +38,7 @@ func (in *ingest) pinBlob(d digest.Digest) {
 	defer in.mu.Unlock()
 	if !in.blobs[d] {
 		in.blobs[d] = true
-		in.m.pins.add(&in.m.pins.blobs, d)
+		in.m.pins.add(in.m.pins.blobs, d)
 	}
 }
 
@@ -47,7 +47,7 @@ func (in *ingest) pinLayer(d digest.Digest) {
 	defer in.mu.Unlock()
 	if !in.layers[d] {
 		in.layers[d] = true
-		in.m.pins.add(&in.m.pins.layers, d)
+		in.m.pins.add(in.m.pins.layers, d)
 	}
 }
 
@@ -62,13 +62,10 @@ func (in *ingest) pinEntry(e *entry) {
 	}
 }
 
-func (p *pins) add(set *map[digest.Digest]int, d digest.Digest) {
+func (p *pins) add(set map[digest.Digest]int, d digest.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if *set == nil {
-		*set = map[digest.Digest]int{}
-	}
-	(*set)[d]++
+	set[d]++
 }
 
 func (p *pins) drop(set map[digest.Digest]int, keys map[digest.Digest]bool) {

@@ -128,6 +128,7 @@ func New(opts Options) (*Manager, error) {
 		refs:   state.NewTable[refRecord](opts.DB, "image-refs"),
 		byID:   map[digest.Digest]*entry{},
 		byRef:  map[string]refRecord{},
+		pins:   pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
 	}
 	if err := m.restore(); err != nil {
 		return nil, err
