@@ -74,6 +74,13 @@ const maxErrorBody = 64 << 10
 func refusal(host string, resp *http.Response) error {
 	defer resp.Body.Close()
 	e := &ResponseError{Host: host, Status: resp.StatusCode}
+	if resp.StatusCode == http.StatusUnauthorized &&
+		strings.Contains(resp.Header.Get("Www-Authenticate"), `error="insufficient_scope"`) {
+		// The token was good, and not for this: as a registry without
+		// tokens says it with 403.
+		e.Status, e.Code, e.Message = http.StatusForbidden, CodeDenied, "requested access to the resource is denied"
+		return e
+	}
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var body struct{ Errors []errcode.Error }
 	if json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {

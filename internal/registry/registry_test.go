@@ -145,6 +145,30 @@ func TestBasic(t *testing.T) {
 	}
 }
 
+// A repository that a good token does not open is denied, not a failed login:
+// it is how a registry hides whether there is one.
+func TestInsufficientScope(t *testing.T) {
+	var host string
+	_, host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			fmt.Fprint(w, `{"token":"x"}`)
+		case r.URL.Path != "/v2/":
+			challenge := fmt.Sprintf(`Bearer realm="http://%s/token"`, host)
+			if r.Header.Get("Authorization") != "" {
+				challenge += `,error="insufficient_scope"`
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`)
+		}
+	})
+	_, _, err := open(t, host, nil, Options{}).Manifest(t.Context(), "1")
+	if !errors.Is(err, errdefs.ErrPermissionDenied) || err.Error() != "denied: requested access to the resource is denied" {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Credentials stay with the registry when it sends us elsewhere, another port
 // of the same host included.
 func TestRedirect(t *testing.T) {
