@@ -8,6 +8,8 @@
 // Engine API, and it keeps no state: what it starts belongs to its caller, who
 // is the parent of the process and has to reap it.
 //
+// It needs Linux 5.12 (mount_setattr); everything later is used where it is.
+//
 // # How a container is kept inside
 //
 // The child never executes anything of ours: between the fork and the
@@ -19,6 +21,8 @@
 //     made non-dumpable as its first step, so no process of a container may open
 //     its /proc/PID/exe; its execve is of the container's own file; and the
 //     running shim keeps its binary busy (ETXTBSY).
+//   - CVE-2016-9962 (a process on its way into a container, traced by those in
+//     it): an exec enters the pid namespace when it has given up its privileges.
 //   - CVE-2016-9962, CVE-2024-21626 (leaked descriptors): the child closes every
 //     descriptor but the listed ones before anything else, all descriptors made
 //     later are close-on-exec, and what is left is swept before execve. The

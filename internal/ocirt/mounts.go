@@ -18,12 +18,11 @@ import (
 type mountPlan struct {
 	specs.Mount
 	options
-	source  spawn.Reg // descriptor of the detached mount, once there is one
-	dir     bool      // the target is a directory
-	opened  bool      // source is set before the root is attached
-	fixed   *spawn.Arg
-	lateRO  bool // becomes read-only when everything is in place
-	console bool
+	source spawn.Reg // descriptor of the detached mount, once there is one
+	dir    bool      // the target is a directory
+	opened bool      // source is set before the root is attached
+	fixed  *spawn.Arg
+	lateRO bool // becomes read-only when everything is in place
 }
 
 // planMounts validates the mounts and looks at the sources of bind mounts.

@@ -127,8 +127,3 @@ func attributeBits(opt string) (set, clr uint64, ok bool) {
 	}
 	return 0, 0, false
 }
-
-// key splits "size=64m"; without "=" an option is a flag.
-func splitOption(opt string) (key, value string, hasValue bool) {
-	return strings.Cut(opt, "=")
-}

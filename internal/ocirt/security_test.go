@@ -49,6 +49,8 @@ func TestWorkingDirectoryOutside(t *testing.T) {
 		t.Errorf("started outside of its root: %s", out)
 	}
 	c = newContainer(t, "")
+	c.Spec.Hostname = ""
+	c.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}} // or /proc/self would not be there
 	p := background(t, c)
 	proc := *c.Spec.Process
 	proc.Cwd = "/proc/self/fd/" + itoa(int64(high))
