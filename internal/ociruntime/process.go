@@ -49,7 +49,7 @@ func parseStat(s string) (state byte, startTime uint64, err error) {
 func (c *container) open() (*os.File, error) {
 	fd, err := unix.PidfdOpen(c.Pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		return nil, errs.NotFound("container %s is not running", c.ID)
+		return nil, errs.NotFound("container not running: %s", c.ID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the process of container %s: %w", c.ID, err)
@@ -57,7 +57,7 @@ func (c *container) open() (*os.File, error) {
 	// Checked after it was opened: from here on the number cannot be reused.
 	if !alive(c.Pid, c.StartTime) {
 		unix.Close(fd)
-		return nil, errs.NotFound("container %s is not running", c.ID)
+		return nil, errs.NotFound("container not running: %s", c.ID)
 	}
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
@@ -71,7 +71,7 @@ func (c *container) signal(sig unix.Signal) error {
 	defer f.Close()
 	if err := unix.PidfdSendSignal(int(f.Fd()), sig, nil, 0); err != nil {
 		if errors.Is(err, unix.ESRCH) {
-			return errs.NotFound("container %s is not running", c.ID)
+			return errs.NotFound("container not running: %s", c.ID)
 		}
 		return fmt.Errorf("cannot signal container %s: %w", c.ID, err)
 	}
