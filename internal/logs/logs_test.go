@@ -251,7 +251,7 @@ func TestFollowWaitsForTheFirstLineAndEnds(t *testing.T) {
 	got, done := make(chan string, 10), make(chan error, 1)
 	ended := make(chan struct{})
 	o := everything
-	o.Follow, o.Tail = true, 0
+	o.Follow = true
 	go func() {
 		done <- Read(t.Context(), c, o, ended, func(m *Message) error { got <- string(m.Line); return nil })
 	}()
@@ -264,8 +264,8 @@ func TestFollowWaitsForTheFirstLineAndEnds(t *testing.T) {
 	if err := os.Truncate(c.Path, 0); err != nil {
 		t.Fatal(err)
 	}
-	w.Write(Stdout, at, []byte("two\n"))
-	if s := <-got; s != "two\n" {
+	w.Write(Stdout, at, []byte("2\n")) // shorter: otherwise nobody could tell
+	if s := <-got; s != "2\n" {
 		t.Errorf("got %q", s)
 	}
 	w.Write(Stdout, at, []byte("half"))
@@ -469,5 +469,35 @@ func BenchmarkYes(b *testing.B) {
 				w.Close()
 			})
 		}
+	}
+}
+
+// Whatever else is JSON with these fields is a log as well: other tools write it.
+func TestForeignJSON(t *testing.T) {
+	c := config(t, JSONFile)
+	text := ` { "time" : "2024-05-06T07:08:09Z", "stream":"stderr", "log" : "\ud83d\ude00 \/ \u00e9\n", "extra": [1] } ` + "\n" +
+		`{"log":"\u0041\t\"","stream":"stdout","attrs":{"k":"\\"},"time":"2024-05-06T09:08:10.5+02:00"}` + "\n"
+	if err := os.WriteFile(c.Path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err := Read(t.Context(), c, everything, nil, func(m *Message) error {
+		got = append(got, fmt.Sprintf("%s %q %s %v", m.Stream, m.Line, m.Time.UTC().Format(time.RFC3339Nano), m.Attrs))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`stderr "😀 / é\n" 2024-05-06T07:08:09Z map[]`, `stdout "A\t\"" 2024-05-06T07:08:10.5Z map[k:\]`}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestExtraAttributes(t *testing.T) {
+	got, err := ExtraAttributes(map[string]string{"labels": "a,none", "labels-regex": "^x", "env": "E"},
+		map[string]string{"a": "1", "b": "2", "x1": "3"}, []string{"E=4", "F=5"})
+	if err != nil || fmt.Sprint(got) != "map[E:4 a:1 x1:3]" {
+		t.Errorf("%v, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ func (h *Holder) attach(r *AttachRequest, conn *os.File) error {
 	h.mu.Lock()
 	t := h.tasks[k]
 	if t == nil || !t.attachable() {
+		c.watched = make(chan struct{})
 		h.pending[k] = append(h.pending[k], c)
 		h.mu.Unlock()
 		go h.awaitPending(k, c)
@@ -40,6 +42,7 @@ func (t *task) attachable() bool {
 
 // awaitPending drops a client that goes away before its process came.
 func (h *Holder) awaitPending(k key, c *client) {
+	defer close(c.watched)
 	gone := c.awaitHangup(func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -79,6 +82,19 @@ func (c *client) awaitHangup(stop func() bool) (gone bool) {
 	return gone || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !stop()
 }
 
+// endPending ends the watch over a client whose process has come. The watch
+// holds the socket's reading side, and what arrived meanwhile wakes nobody
+// again: without its end, input sent before the start would lie there.
+func (c *client) endPending() {
+	if c.watched == nil {
+		return
+	}
+	c.conn.SetReadDeadline(past)
+	<-c.watched
+	c.conn.SetReadDeadline(time.Time{})
+	c.watched = nil
+}
+
 // attach gives a client the output from now on, and the process its input.
 func (t *task) attach(c *client) {
 	t.mu.Lock()
@@ -89,6 +105,7 @@ func (t *task) attach(c *client) {
 
 // serve reads what a client types and notices when it goes.
 func (t *task) serve(c *client) {
+	c.endPending()
 	kind := EventEnd
 	switch {
 	case !c.r.Stdin || t.in == nil || c.inputDone:

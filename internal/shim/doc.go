@@ -35,6 +35,7 @@
 //
 // An upgrade is execve of the new binary in io: the PID, the children and the
 // descriptors stay, and what must be known about them passes through a memfd.
+// net, which has nothing that io could not give it again, is started anew.
 //
 // io leaves the daemon's session and cgroup (it moves itself to
 // /INSTANCE-shim in every hierarchy), so that stopping gantryd.service, which

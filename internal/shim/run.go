@@ -148,6 +148,7 @@ func (h *Holder) open(state *handover) (*net.UnixListener, error) {
 		}
 		h.restore(state)
 		h.holdAll()
+		h.store.renew()
 		return l.(*net.UnixListener), nil
 	}
 	if err := h.takeLock(); err != nil {

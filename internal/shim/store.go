@@ -167,6 +167,24 @@ func (s *storeClient) publishAll() {
 	}
 }
 
+// renew ends a net that runs another binary than io does now: it is started
+// again as the new one. That breaks connections through published ports, which
+// clients have to expect of a proxy; what is fixed in it matters more.
+func (s *storeClient) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine, err := os.Stat("/proc/self/exe")
+	if err != nil || s.pid == 0 {
+		return
+	}
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", s.pid))
+	if err != nil || os.SameFile(mine, theirs) {
+		return
+	}
+	s.log.Info("the net role is upgraded as well", "pid", s.pid)
+	syscall.Kill(s.pid, syscall.SIGKILL)
+}
+
 func (s *storeClient) lose() {
 	if s.conn != nil {
 		s.conn.Close()

@@ -27,9 +27,10 @@ type client struct {
 	unsent []byte     // output that an upgrade interrupted
 	dead   bool       // it does not take output any more
 
-	unfed     []byte    // input, past the detach keys, that an upgrade interrupted; only its reader touches it
-	inputDone bool      // its input has ended, or is nobody's; only its reader touches it
-	once      sync.Once // it ends once
+	watched   chan struct{} // closed when the watch over it while its process had not come has ended; nil without one
+	unfed     []byte        // input, past the detach keys, that an upgrade interrupted; only its reader touches it
+	inputDone bool          // its input has ended, or is nobody's; only its reader touches it
+	once      sync.Once     // it ends once
 	over      chan struct{}
 }
 

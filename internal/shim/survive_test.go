@@ -329,6 +329,48 @@ func (s *shimTest) copyBinary(i int) string {
 	return path
 }
 
+// An upgrade reaches net too, and the ports stay.
+func TestUpgradeRenewsNet(t *testing.T) {
+	s := newTest(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	l.Close()
+	mapping := portproxy.Mapping{Proto: "tcp", HostIP: "127.0.0.1", HostPort: port, TargetIP: "127.0.0.1", TargetPort: 1}
+	if err := s.SetPorts(t.Context(), "web", []portproxy.Mapping{mapping}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(s.binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(filepath.Dir(s.root), "another")
+	if err := os.WriteFile(path, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Upgrade(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "another net", func() bool {
+		i, err := s.Info(t.Context())
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", i.NetPid))
+		return err == nil && i.NetPid != before.NetPid && i.Pid == before.Pid && exe == path
+	})
+	waitFor(t, "the port to be open", func() bool {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
 // A binary that cannot take over changes nothing.
 func TestUpgradeRefused(t *testing.T) {
 	s := newTest(t)
