@@ -128,3 +128,28 @@ func TestToolboxCommands(t *testing.T) {
 		t.Errorf("%d commands", links)
 	}
 }
+
+func TestLoadEmbedded(t *testing.T) {
+	r := newRig(t)
+	if ok, err := r.LoadEmbedded(t.Context(), "busybox"); ok || err != nil {
+		t.Errorf("busybox: %v, %v", ok, err)
+	}
+	archive, built := toolbox.Archive()
+	if built {
+		archive.Close()
+	}
+	for _, ref := range []string{"toolbox", "toolbox:latest", "docker.io/library/toolbox"} {
+		ok, err := r.LoadEmbedded(t.Context(), ref)
+		if ok != built || err != nil {
+			t.Errorf("%s: %v, %v", ref, ok, err)
+		}
+	}
+	if ok, _ := r.LoadEmbedded(t.Context(), "toolbox:other"); ok {
+		t.Error("another tag was taken for it")
+	}
+	if built {
+		if _, err := r.Resolve(t.Context(), "toolbox", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
