@@ -84,6 +84,9 @@ func (r *runtime) exec(ctx context.Context, o *execOptions) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if o.cgroup == "" {
+		cg = cg.ForExec(c.Pid)
+	}
 	extra, env, err := inherited(o.preserveFDs)
 	if err != nil {
 		return 0, err

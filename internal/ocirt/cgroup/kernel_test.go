@@ -586,3 +586,57 @@ func BenchmarkCreate(b *testing.B) {
 		}
 	}
 }
+
+// The weight of an idle cgroup cannot be set: the order decides.
+func TestCPUIdle(t *testing.T) {
+	c, _ := create(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(512)), Idle: ptr(int64(1))}}, "echo")
+	if got := read(t, c, "cpu", "cpu.idle", "cpu.idle"); got != "1" {
+		t.Errorf("idle is %s", got)
+	}
+	if err := c.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(512)), Idle: ptr(int64(0))}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, "cpu", "cpu.shares", "cpu.weight"); got != "512" && got != "59" {
+		t.Errorf("shares are %s", got)
+	}
+	// Burst, quota and period are each checked against the others.
+	for _, n := range []uint64{1, 8, 2} {
+		cpu := &specs.LinuxCPU{Quota: ptr(int64(n * 10000)), Period: ptr(n * 20000), Burst: ptr(n * 10000)}
+		if err := c.Set(&specs.LinuxResources{CPU: cpu}); err != nil {
+			t.Errorf("quota %d: %v", *cpu.Quota, err)
+		}
+	}
+}
+
+// An init inside the container may divide its cgroup; exec must still work.
+func TestForExec(t *testing.T) {
+	c, p := create(t, nil, "echo")
+	if got := c.ForExec(p.Process.Pid); got.Path() != c.Path() {
+		t.Errorf("undivided, an exec goes to %s", got.Path())
+	}
+	if Detect() != Unified {
+		t.Skip("only v2 refuses processes in a divided cgroup")
+	}
+	inner := New(c.Path() + "/init.scope")
+	if err := unix.Mkdir(inner.dirs()[0], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := inner.Add(p.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	enableControllers(c.dirs()[0])
+	second := start(t, "echo")
+	if err := c.Add(second.Process.Pid); err == nil {
+		t.Fatal("a divided cgroup took a process: this test tests nothing")
+	}
+	in := c.ForExec(p.Process.Pid)
+	if in.Path() != inner.Path() {
+		t.Fatalf("an exec goes to %s, want %s", in.Path(), inner.Path())
+	}
+	if err := in.Add(second.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := c.Pids(); err != nil || len(pids) != 2 {
+		t.Errorf("processes are %v, %v", pids, err)
+	}
+}

@@ -34,3 +34,28 @@ func enableControllers(dir string) {
 		_ = writeFile(control, ctl)
 	}
 }
+
+// ForExec returns the cgroup a further process of a container is put in, given
+// the container's first process. It is c itself, unless that process has divided
+// it into cgroups of its own, as an init does: on v2 a cgroup with children that
+// have controllers takes no processes. Then it is the one the first process is
+// in, if that is below c.
+func (c *Cgroup) ForExec(pid int) *Cgroup {
+	h := c.lay.unified()
+	if h == nil || c.lay.mode != Unified {
+		return c
+	}
+	on, err := readFile(filepath.Join(h.mount, c.path, "cgroup.subtree_control"))
+	if err != nil || strings.TrimSpace(on) == "" {
+		return c
+	}
+	text, err := readFile("/proc/" + itoa(int64(pid)) + "/cgroup")
+	if err != nil {
+		return c
+	}
+	below := ownIn(text, "")
+	if !strings.HasPrefix(below, c.path+"/") {
+		return c
+	}
+	return newAt(c.lay, c.err, below)
+}
