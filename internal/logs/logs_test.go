@@ -246,6 +246,35 @@ func TestFollowAcrossRotation(t *testing.T) {
 	}
 }
 
+// The moment between a follower's last look at a file and its rotation is short:
+// rotate all the time to hit it.
+func TestFollowThroughManyRotations(t *testing.T) {
+	c := config(t, JSONFile, "max-size=200", "max-file=150")
+	w := open(t, c)
+	ended, done := make(chan struct{}), make(chan error, 1)
+	seen := 0
+	const n = 400
+	go func() {
+		o := everything
+		o.Follow = true
+		done <- Read(t.Context(), c, o, ended, func(m *Message) error {
+			if want := fmt.Sprintf("line %d\n", seen); string(m.Line) != want {
+				return fmt.Errorf("got %q after line %d", m.Line, seen-1)
+			}
+			seen++
+			return nil
+		})
+	}()
+	for i := range n {
+		fill(w, i, 1)
+	}
+	w.Close()
+	close(ended)
+	if err := <-done; err != nil || seen != n {
+		t.Errorf("the follower saw %d of %d lines: %v", seen, n, err)
+	}
+}
+
 func TestFollowWaitsForTheFirstLineAndEnds(t *testing.T) {
 	c := config(t, JSONFile)
 	got, done := make(chan string, 10), make(chan error, 1)

@@ -83,6 +83,47 @@ func TestSlowClientLosesNothing(t *testing.T) {
 	}
 }
 
+// The client of a remote engine is a TCP socket: its half-close and its end are
+// the same to it.
+func TestTCPClient(t *testing.T) {
+	s := newTest(t)
+	s.follow()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := accepted.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.request("cat; echo end; exit 4")
+	r.OpenStdin, r.StdinOnce = true, true
+	if err := s.Attach(t.Context(), &AttachRequest{ID: r.ID, Stdin: true, Stdout: true}, theirs); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	accepted.Close()
+	s.start(r)
+	io.WriteString(c, "hello\n")
+	c.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(c); err != nil || string(got) != "hello\nend\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if e := s.await(EventExit, r.ID, ""); e.ExitCode != 4 {
+		t.Errorf("%+v", e)
+	}
+}
+
 // A client that dies while it holds the container up lets go of it.
 func TestStalledClientDies(t *testing.T) {
 	s := newTest(t)

@@ -236,6 +236,10 @@ func TestUpgrade(t *testing.T) {
 	tty.Terminal, tty.OpenStdin = true, true
 	typist := s.attach(&AttachRequest{ID: tty.ID, Stdin: true, Stdout: true})
 	s.start(tty)
+	half := s.request("printf half; while [ ! -e /tmp/rest ]; do usleep 5000; done; echo rest")
+	halfway := s.attach(&AttachRequest{ID: half.ID, Stdout: true})
+	s.start(half)
+	halfway.expect("half")
 	pending := s.request("echo finally")
 	waiting := s.attach(&AttachRequest{ID: pending.ID, Stdout: true})
 
@@ -275,6 +279,11 @@ func TestUpgrade(t *testing.T) {
 	}
 	close(quit)
 	wg.Wait()
+	os.WriteFile(filepath.Join(s.rootfs, "tmp/rest"), nil, 0o600)
+	s.await(EventExit, half.ID, "")
+	if got := s.lines(half); len(got) != 1 || got[0] != "stdout:halfrest\n" {
+		t.Errorf("a line around the upgrades: %q", got)
+	}
 	for i, x := range short {
 		if e := s.await(EventExit, x.ID, ""); e.ExitCode != i%100 {
 			t.Errorf("%+v", e)
