@@ -52,6 +52,7 @@ func (m *Manager) Create(ctx context.Context, o *CreateOptions) (api.CreateRespo
 	if err := m.reserve(c, o.Name); err != nil {
 		return api.CreateResponse{}, err
 	}
+	defer m.building(c)()
 	if err := m.build(ctx, c, o); err != nil {
 		m.unbuild(context.WithoutCancel(ctx), c)
 		return api.CreateResponse{}, err
@@ -59,6 +60,19 @@ func (m *Manager) Create(ctx context.Context, o *CreateOptions) (api.CreateRespo
 	m.add(c)
 	m.publish(c, events.ActionCreate)
 	return api.CreateResponse{ID: c.rec.ID, Warnings: warnings}, nil
+}
+
+// building notes that a container is being created, so that its layers are not
+// removed meanwhile; the function it returns ends that.
+func (m *Manager) building(c *Container) func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unborn[c] = struct{}{}
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.unborn, c)
+	}
 }
 
 func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, error) {
@@ -106,7 +120,7 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 	if err := os.MkdirAll(m.dir(id), 0o710); err != nil {
 		return fmt.Errorf("cannot make the container's directory: %w", err)
 	}
-	options := snapshot.PrepareOptions{}
+	options := snapshot.PrepareOptions{Ephemeral: o.HostConfig.AutoRemove}
 	if size, ok := o.HostConfig.StorageOpt["size"]; ok {
 		limit, err := parseSize(size)
 		if err != nil {

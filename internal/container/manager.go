@@ -137,8 +137,9 @@ type Manager struct {
 	execs     map[string]*execution // by exec ID
 	execCount int                   // execs that have ended
 
-	can    func() cgroup.Support // looked at once, when first asked
-	probes map[string]chan int   // exit codes of running health checks, by exec ID
+	can    func() cgroup.Support   // looked at once, when first asked
+	unborn map[*Container]struct{} // being created
+	probes map[string]chan int     // exit codes of running health checks, by exec ID
 
 	ctx  context.Context // ends with the manager
 	stop context.CancelFunc
@@ -252,7 +253,13 @@ func (m *Manager) UsersOf(image digest.Digest) (all, running []string) {
 // Layers returns the layers containers stand on, some more than once.
 func (m *Manager) Layers() []digest.Digest {
 	var layers []digest.Digest
-	for _, c := range m.all() {
+	list := m.all()
+	m.mu.Lock()
+	for c := range m.unborn {
+		list = append(list, c)
+	}
+	m.mu.Unlock()
+	for _, c := range list {
 		rec := c.copy()
 		layers = append(layers, rec.Layers...)
 		for _, mnt := range rec.Mounts {

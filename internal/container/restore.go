@@ -27,6 +27,7 @@ func New(o Options) (*Manager, error) {
 		byName: map[string]string{},
 		execs:  map[string]*execution{},
 		probes: map[string]chan int{},
+		unborn: map[*Container]struct{}{},
 		done:   make(chan struct{}),
 		can:    sync.OnceValue(cgroup.Supported),
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,14 @@ type images struct{ *image.Manager }
 
 func (i images) Resolve(ctx context.Context, ref string, platform *ocispec.Platform) (*container.Image, error) {
 	found, err := i.Manager.Resolve(ctx, ref, platform)
+	if errdefs.IsNotFound(err) {
+		// The image that comes with the engine needs no registry.
+		if loaded, lerr := i.Manager.LoadEmbedded(ctx, ref); lerr != nil {
+			return nil, lerr
+		} else if loaded {
+			found, err = i.Manager.Resolve(ctx, ref, platform)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
