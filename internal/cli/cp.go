@@ -159,8 +159,11 @@ func (a *app) copyTo(ctx context.Context, f *cpFlags, src, name, dst string) err
 		to.Exists, to.IsDir = true, st.Mode.IsDir()
 	case !client.IsNotFound(err):
 		return err
-	case noSuchContainer(err):
-		return err
+	default:
+		// Either can be missing, and an answer to HEAD has no text to tell.
+		if _, err := a.inspectContainer(ctx, name); err != nil {
+			return err
+		}
 	}
 	counted := &counter{}
 	dir := to.Path
@@ -191,9 +194,6 @@ func (a *app) copyTo(ctx context.Context, f *cpFlags, src, name, dst string) err
 	}
 	return nil
 }
-
-// noSuchContainer tells the two things apart that can be missing.
-func noSuchContainer(err error) bool { return strings.Contains(err.Error(), "No such container") }
 
 func linkTarget(link, target string) string {
 	if path.IsAbs(target) {
