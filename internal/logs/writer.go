@@ -96,6 +96,10 @@ func (w *lineWriter) Write(s Stream, at time.Time, p []byte) {
 		room := min(maxLine-have, len(p))
 		i := bytes.IndexByte(p[:room], '\n')
 		switch {
+		case i >= 0 && u == nil: // nearly always
+			b.e.stream, b.e.at, b.e.line, b.e.last = s, at, p[:i], true
+			b.put()
+			p = p[i+1:]
 		case i >= 0:
 			b.add(w.finish(s, at, p[:i], true))
 			p = p[i+1:]
@@ -200,16 +204,22 @@ type batch struct {
 }
 
 func (b *batch) add(e entry) {
+	b.e = e
+	b.put()
+	b.e = entry{}
+}
+
+// put takes b.e.
+func (b *batch) put() {
 	if b.w.file.full(len(*b.buf)) {
 		b.flush()
 		if err := b.w.file.rotate(); err != nil {
 			b.w.reason = err
 		}
 	}
-	b.e = e
 	*b.buf = b.w.codec.append(*b.buf, &b.e)
 	b.count++
-	b.last = e.at
+	b.last = b.e.at
 	if len(*b.buf) >= batchSize {
 		b.flush()
 	}

@@ -192,10 +192,11 @@ func (h *Holder) pack(g *hands, requester *net.UnixConn) *handover {
 	s.Ports = maps.Clone(h.store.ports)
 	h.store.mu.Unlock()
 	for sub := range h.watch {
-		if sub.closed {
-			continue // it did not read, and has to subscribe again
+		sub.mu.Lock()
+		if !sub.closed { // one that did not read has to subscribe again
+			s.Subscribers = append(s.Subscribers, handSubscriber{g.give(sub.conn), sub.queue})
 		}
-		s.Subscribers = append(s.Subscribers, handSubscriber{g.give(sub.conn), sub.queue})
+		sub.mu.Unlock()
 	}
 	for _, t := range h.tasks {
 		s.Tasks = append(s.Tasks, t.pack(g))
