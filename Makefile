@@ -2,7 +2,7 @@
 # `make test` install what they need and ask for root themselves.
 
 GO         ?= go
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+VERSION    ?= 0.1.0-dev
 COMMIT     ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 PKG        := github.com/gantry-containers/gantry
 LDFLAGS    := -s -w -X $(PKG)/internal/engine.Version=$(VERSION) -X $(PKG)/internal/engine.GitCommit=$(COMMIT) -X $(PKG)/internal/cli.Version=$(VERSION) -X $(PKG)/internal/cli.GitCommit=$(COMMIT)

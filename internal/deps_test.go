@@ -36,7 +36,7 @@ func arrows() map[string]string {
 		"volume":       "state " + leaves,
 		"container":    "state shim snapshot layer logs ocispec ocirt " + leaves,
 		"engine":       "container image network volume state content snapshot registry shim ocirt " + leaves,
-		"server":       "engine container image network volume state logs " + leaves,
+		"server":       "engine container image network volume state logs ocirt " + leaves,
 		"daemonconfig": "engine logs errs",
 		"daemon":       "server engine daemonconfig errs",
 		"cli":          "errs",
