@@ -282,12 +282,34 @@ func (c *Container) execIDs() []string {
 	return ids
 }
 
+// refreshExec asks the shim about an exec that seems to run. A client asks for
+// the exit code as soon as its stream has ended, which may be before the event
+// of the exit has come here.
+func (m *Manager) refreshExec(ctx context.Context, e *execution) {
+	e.mu.Lock()
+	asks := e.running && e.pid != 0
+	e.mu.Unlock()
+	if !asks {
+		return
+	}
+	statuses, err := m.opts.Shim.List(ctx)
+	if err != nil {
+		return
+	}
+	for _, s := range statuses {
+		if s.ExecID == e.id && !s.Running {
+			e.end(s.ExitCode, m.execOrder())
+		}
+	}
+}
+
 // ExecInspect tells about an exec, for a while also after its end.
 func (m *Manager) ExecInspect(ctx context.Context, id string) (*api.ExecInspectResponse, error) {
 	e, err := m.exec(id)
 	if err != nil {
 		return nil, err
 	}
+	m.refreshExec(ctx, e)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := &e.request

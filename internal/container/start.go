@@ -175,7 +175,9 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 		c.rec.State.Status = api.StateExited
 	}
 	c.mu.Unlock()
-	c.wake(waitExit)
+	if rec.State.Status == api.StateRestarting {
+		c.wake(waitExit)
+	}
 	if rec.HostConfig.AutoRemove {
 		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
 			m.opts.Log.Error("cannot remove a container that did not start", "container", rec.ID, "error", err)

@@ -61,7 +61,11 @@ func (c *Container) wake(what waitFor) {
 	kept := c.waiters[:0]
 	for _, w := range c.waiters {
 		if w.until == what {
-			w.ch <- c.rec.waitResponse()
+			answer := c.rec.waitResponse()
+			if what == waitRemoved {
+				answer.Error = nil // the removal went well
+			}
+			w.ch <- answer
 		} else {
 			kept = append(kept, w)
 		}
