@@ -105,6 +105,7 @@ func normalBody(c call) any {
 	if !ok {
 		return c.Body
 	}
+	sortStrings(m, "Env")   // the stock client sends them in a random order
 	delete(m, "MacAddress") // repeated for engines before API 1.44
 	if h, ok := m["HostConfig"].(map[string]any); ok {
 		sortStrings(h, "Binds")

@@ -75,7 +75,8 @@ func (m *Manager) inheritMounts(rec *Record, places map[string]Mount) error {
 		}
 		other, err := m.lookup(ref)
 		if err != nil {
-			return err
+			// Not its class: to a client, what is not found is the image.
+			return errs.InvalidArgument("%s", err)
 		}
 		for _, mnt := range other.copy().Mounts {
 			if mnt.Type != mount.TypeBind && mnt.Type != mount.TypeVolume {
@@ -128,7 +129,7 @@ func (m *Manager) provideMount(ctx context.Context, c *Container, mnt *Mount) er
 	case mount.TypeImage:
 		image, err := m.opts.Images.Resolve(ctx, mnt.Spec.Source, nil)
 		if err != nil {
-			return err
+			return errs.InvalidArgument("%s", err)
 		}
 		mnt.Name, mnt.Layers, mnt.RW = image.ID.String(), image.Layers, false
 	}

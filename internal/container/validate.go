@@ -216,13 +216,6 @@ func (m *Manager) validateNamespaces(h *api.HostConfig) error {
 	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
 		return errs.InvalidArgument("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
 	}
-	for _, mode := range []string{string(h.PidMode), string(h.IpcMode), string(h.NetworkMode)} {
-		if name, ok := strings.CutPrefix(mode, "container:"); ok {
-			if _, err := m.lookup(name); err != nil {
-				return err
-			}
-		}
-	}
 	if h.NetworkMode.IsContainer() && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
 		return errs.InvalidArgument("conflicting options: port publishing and the container type network mode")
 	}
