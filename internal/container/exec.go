@@ -165,7 +165,9 @@ func (m *Manager) execStart(ctx context.Context, e *execution, o ExecStartOption
 		return err
 	}
 	e.mu.Lock()
-	e.pid = pid
+	if e.running { // it may have ended already
+		e.pid = pid
+	}
 	e.mu.Unlock()
 	return nil
 }
@@ -287,7 +289,7 @@ func (c *Container) execIDs() []string {
 // of the exit has come here.
 func (m *Manager) refreshExec(ctx context.Context, e *execution) {
 	e.mu.Lock()
-	asks := e.running && e.pid != 0
+	asks := e.running
 	e.mu.Unlock()
 	if !asks {
 		return

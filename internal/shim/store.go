@@ -294,13 +294,20 @@ func (s *storeClient) setPorts(owner string, list []portproxy.Mapping) error {
 // drop makes net forget a process, or one of its descriptors.
 func (s *storeClient) drop(k held) { s.tell("drop", k) }
 
-// shutdown ends net.
+// shutdown ends net and waits for its end.
 func (s *storeClient) shutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.done = true
 	s.ask("shutdown", nil, nil)
 	s.lose()
+	for range 1000 {
+		syscall.Wait4(s.pid, nil, syscall.WNOHANG, nil)
+		if s.pid <= 0 || syscall.Kill(s.pid, 0) != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // storeKey names a process in the store, or with a name one of its descriptors.

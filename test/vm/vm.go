@@ -41,7 +41,10 @@ type Config struct {
 	Modules  []string          // kernel modules to load, with what they depend on: "overlay"
 	CgroupV1 bool              // v1 hierarchies instead of v2
 	MemoryMB int               // 512 when 0
-	Timeout  time.Duration     // 3 minutes when 0
+	// CPUs is 1 when 0: emulated processors that wait for each other are slow, and
+	// now and then hang where the host is busy.
+	CPUs    int
+	Timeout time.Duration // 3 minutes when 0
 }
 
 // Result is how a machine ended.
@@ -140,7 +143,7 @@ func boot(t *testing.T, cfg Config, qemu, image, initrd string) Result {
 	// Always by emulation: nested KVM is there on some machines and broken on
 	// half of those.
 	cmd := exec.CommandContext(ctx, qemu,
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", strconv.Itoa(mb),
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", strconv.Itoa(max(cfg.CPUs, 1)), "-m", strconv.Itoa(mb),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", image, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off tsc=reliable")

@@ -299,7 +299,7 @@ func TestMemoryAndPidsLimits(t *testing.T) {
 		t.Errorf("quota is %s", got)
 	}
 	// A period that makes the old quota invalid, and a smaller quota than before.
-	if err := c.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(2000)), Period: ptr(uint64(4000))}}); err != nil {
+	if err := c.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(10000)), Period: ptr(uint64(20000))}}); err != nil {
 		t.Error(err)
 	}
 	// Lowering and raising both limits in one go.
