@@ -403,7 +403,7 @@ func reasons() map[string]string {
 	)
 	return map[string]string{
 		"hooks":                          bothWays + "prestart hooks run by start (1.0); since 1.0.2 create runs them",
-		"hooks_stdin":                    bothWays + "its check compares the version with the ID, and wants prestart to see \"created\"",
+		"hooks_stdin":                    bothWays + "its check compares the version with the ID",
 		"linux_cgroups_blkio":            machine + "the kernel has no leaf weights (CFQ is gone since 5.0)",
 		"linux_cgroups_hugetlb":          machine + "hugetlb is in v2, and the program looks in v1",
 		"linux_cgroups_memory":           machine + "limits of kernel memory are gone from Linux since 5.16; the others pass",
