@@ -316,7 +316,14 @@ func (c *Client) Info(ctx context.Context) (i Info, err error) {
 // Shutdown ends the shim, both roles. It is errdefs.ErrConflict while it holds a
 // process that runs.
 func (c *Client) Shutdown(ctx context.Context) error {
-	return c.call(ctx, "shutdown", nil, nil, nil, false)
+	c.Close()
+	last := &Client{execRoot: c.execRoot} // which starts no other
+	err := last.call(ctx, "shutdown", nil, nil, nil, true)
+	last.Close()
+	if isUnavailable(err) && ctx.Err() == nil {
+		return nil // there is none any more
+	}
+	return err
 }
 
 // Events returns what happens, beginning with every exit that was not forgotten

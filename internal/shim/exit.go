@@ -171,7 +171,7 @@ func (t *task) closeLog() {
 
 // release gives up the descriptors of an ended process, here and in net.
 func (t *task) release() {
-	t.h.store.drop(t.storeKey(""))
+	t.unhold()
 	t.pidfd.Close()
 	if t.in != nil {
 		t.in.Close()

@@ -94,8 +94,11 @@ func (h *Holder) restore(s *handover) {
 	}
 	for _, hc := range s.Pending {
 		c := hc.restore()
+		c.watched = make(chan struct{})
 		k := key{c.r.ID, c.r.ExecID}
+		h.mu.Lock()
 		h.pending[k] = append(h.pending[k], c)
+		h.mu.Unlock()
 		go h.awaitPending(k, c)
 	}
 	for _, ht := range s.Tasks {

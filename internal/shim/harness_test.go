@@ -111,11 +111,13 @@ func (s *shimTest) tearDown() {
 	if b, _ := os.ReadFile(logPath(s.root)); bytes.Contains(b, []byte("DATA RACE")) || bytes.Contains(b, []byte("panic")) {
 		s.Errorf("the shim failed badly")
 	}
-	if s.Failed() {
-		if b, err := os.ReadFile(logPath(s.root)); err == nil {
-			s.Logf("the shim's log:\n%s", b)
+	defer func() {
+		if s.Failed() {
+			if b, err := os.ReadFile(logPath(s.root)); err == nil {
+				s.Logf("the shim's log:\n%s", b)
+			}
 		}
-	}
+	}()
 	list, err := s.List(ctx)
 	if err != nil {
 		s.Errorf("cannot list at the end: %v", err)

@@ -87,6 +87,26 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 }
 
+// disinherit closes what the starter had open without meaning to pass it on: a
+// shim lives long, and somebody may be waiting for the end of such a pipe.
+// Everything of this process itself is close-on-exec.
+func disinherit() {
+	keep, _ := strconv.Atoi(os.Getenv(readyEnv))
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range list {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < 3 || fd == keep {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
 // ready tells whoever started this process how that went.
 func ready(line string) {
 	fd, err := strconv.Atoi(os.Getenv(readyEnv))
@@ -106,6 +126,9 @@ func runIO(execRoot string) error {
 	state, err := readHandover()
 	if err != nil {
 		return fmt.Errorf("cannot read the state of the shim before: %w", err)
+	}
+	if state == nil {
+		disinherit()
 	}
 	if fd, err := strconv.Atoi(os.Getenv(readyEnv)); err == nil {
 		unix.CloseOnExec(fd)
@@ -239,6 +262,7 @@ func (h *Holder) watchSignals() {
 }
 
 func runNet(execRoot string) error {
+	disinherit()
 	if fd, err := strconv.Atoi(os.Getenv(readyEnv)); err == nil {
 		unix.CloseOnExec(fd)
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/portproxy"
 )
@@ -85,13 +87,21 @@ func (s *storeClient) connect(adopt func(held, *frame)) error {
 
 var errOtherVersion = errors.New("the net role is of another version")
 
-// dial connects, checks the version, and watches over the process.
-func (s *storeClient) dial() error {
+// reach makes the connection requests go over. s.mu is held.
+func (s *storeClient) reach() error {
 	conn, err := net.Dial("unix", netSocket(s.execRoot))
 	if err != nil {
 		return err
 	}
 	s.conn = conn.(*net.UnixConn)
+	return nil
+}
+
+// dial connects, checks the version, and watches over the process.
+func (s *storeClient) dial() error {
+	if err := s.reach(); err != nil {
+		return err
+	}
 	var hello netHello
 	if err := s.ask("hello", nil, &hello); err != nil {
 		s.lose()
@@ -203,7 +213,7 @@ func (s *storeClient) fail(err error) {
 
 // ask sends a request and waits for the answer. s.mu is held.
 func (s *storeClient) ask(op string, body, out any) error {
-	if s.conn == nil {
+	if s.conn == nil && s.reach() != nil {
 		return errs.Unavailable("the net role is being started")
 	}
 	raw, err := json.Marshal(body)
@@ -235,7 +245,7 @@ func (s *storeClient) ask(op string, body, out any) error {
 func (s *storeClient) tell(op string, body any, fds ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn == nil {
+	if s.conn == nil && s.reach() != nil {
 		return
 	}
 	raw, err := json.Marshal(body)
@@ -319,14 +329,28 @@ func (t *task) storeKey(name string) held {
 	return k
 }
 
-// hold gives net a copy of the process's descriptors.
+// hold gives net a copy of the process's descriptors, unless they are given up.
 func (t *task) hold() {
+	t.holdMu.Lock()
+	defer t.holdMu.Unlock()
+	if t.released {
+		return
+	}
 	k := t.storeKey("")
 	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
 	add := func(name string, f *os.File) {
+		// A duplicate: input may be closed any moment.
 		control(f, func(fd int) error {
-			k.Names, fds = append(k.Names, name), append(fds, fd)
-			return nil
+			dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+			if err == nil {
+				k.Names, fds = append(k.Names, name), append(fds, dup)
+			}
+			return err
 		})
 	}
 	add(holdPidfd, t.pidfd)
@@ -336,4 +360,12 @@ func (t *task) hold() {
 		add(holdStdin, t.in)
 	}
 	t.h.store.tell("hold", k, fds...)
+}
+
+// unhold makes net forget the process, for good.
+func (t *task) unhold() {
+	t.holdMu.Lock()
+	defer t.holdMu.Unlock()
+	t.released = true
+	t.h.store.drop(t.storeKey(""))
 }

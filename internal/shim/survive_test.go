@@ -240,8 +240,10 @@ func TestUpgrade(t *testing.T) {
 	halfway := s.attach(&AttachRequest{ID: half.ID, Stdout: true})
 	s.start(half)
 	halfway.expect("half")
-	pending := s.request("echo finally")
-	waiting := s.attach(&AttachRequest{ID: pending.ID, Stdout: true})
+	pending := s.request("read x; echo finally $x")
+	pending.OpenStdin = true
+	waiting := s.attach(&AttachRequest{ID: pending.ID, Stdin: true, Stdout: true})
+	waiting.typed("early\n")
 
 	info, err := s.Info(t.Context())
 	if err != nil {
@@ -312,7 +314,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	s.start(pending)
 	waiting.ended()
-	if waiting.text() != "finally\n" {
+	if waiting.text() != "finally early\n" {
 		t.Errorf("the pending client got %q", waiting.text())
 	}
 }

@@ -50,6 +50,9 @@ type task struct {
 	ended  chan struct{} // closed when the exit is recorded
 	gone   chan struct{} // closed when nothing of the process is left, its cgroup included
 	inOnce sync.Once
+
+	holdMu   sync.Mutex // guards released, and keeps what net is told in order
+	released bool       // net must not be given the descriptors any more
 }
 
 func newTask(h *Holder, k key) *task {
@@ -154,8 +157,10 @@ func (t *task) closeStdin() {
 		return
 	}
 	t.inOnce.Do(func() {
-		t.h.store.drop(t.storeKey(holdStdin))
+		t.holdMu.Lock()
+		defer t.holdMu.Unlock()
 		t.in.Close()
+		t.h.store.drop(t.storeKey(holdStdin))
 	})
 }
 
