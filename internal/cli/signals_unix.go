@@ -25,6 +25,11 @@ func signalName(s os.Signal) string {
 	return unix.SignalName(sig)
 }
 
+// commonSignals are those shells, service managers and people send.
+func commonSignals() []os.Signal {
+	return []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT}
+}
+
 // sizeChanges tells when the terminal's size may have changed.
 func sizeChanges(ctx context.Context) <-chan os.Signal {
 	ch := make(chan os.Signal, 1)

@@ -39,3 +39,6 @@ func sizeChanges(ctx context.Context) <-chan os.Signal {
 	}()
 	return ch
 }
+
+// commonSignals are those the console sends.
+func commonSignals() []os.Signal { return []os.Signal{os.Interrupt} }
