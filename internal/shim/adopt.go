@@ -35,6 +35,7 @@ func (h *Holder) adopt(kept map[string]map[string]*os.File) {
 			delete(kept, id)
 		}
 	}
+	h.sweepBundles()
 	for id, files := range kept {
 		h.store.drop(held{Key: id})
 		for _, f := range files {

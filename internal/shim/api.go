@@ -14,6 +14,7 @@ type StartRequest struct {
 	Spec       json.RawMessage `json:"-"` // OCI runtime configuration; travels beside the request
 	RootMounts []mount.Mount   `json:",omitempty"`
 	Bundle     string          `json:",omitempty"`
+	Runtime    *Runtime        `json:",omitempty"` // nil is the built-in one
 
 	Terminal    bool    `json:",omitempty"`
 	OpenStdin   bool    `json:",omitempty"`

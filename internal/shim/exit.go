@@ -84,6 +84,7 @@ func (t *task) recordExit() {
 func (t *task) cleanUp() {
 	t.detachAll()
 	t.release()
+	t.deleteExternal()
 	if cg := t.cgroup(); t.exec == "" && cg != nil {
 		if err := cg.Delete(); err != nil {
 			t.h.log.Error("cannot remove a cgroup", "process", t.key.String(), "error", err)

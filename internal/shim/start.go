@@ -66,10 +66,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		return err
 	}
 	defer t.h.orphans.spawning()()
-	p, err := ocirt.Start(ctx, &ocirt.Container{
-		ID: r.ID, Spec: spec, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns,
-		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
-	})
+	p, err := t.spawn(ctx, r, spec, netns, io)
 	if err != nil {
 		io.closeOurs()
 		log.Close()
@@ -83,6 +80,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		SharedPIDs: sharesPIDs(spec),
 		WatchOOM:   hasMemoryLimit(spec),
 		Log:        &r.Log,
+		Runtime:    r.Runtime,
 	}
 	t.log = log
 	t.mu.Unlock()
@@ -186,11 +184,7 @@ func (t *task) startExec(ctx context.Context, parent *task, r *ExecRequest, spec
 	}
 	defer io.closeTheirs()
 	defer t.h.orphans.spawning()()
-	e := &ocirt.Exec{
-		Pid: parent.rec.Pid, StartTime: parent.rec.StartTime, Spec: spec, Process: process, Cgroup: parent.cgroup(),
-		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
-	}
-	p, err := e.Start(ctx)
+	p, err := parent.spawnExec(ctx, spec, process, io)
 	if err != nil {
 		io.closeOurs()
 		if s := parent.status(); !s.Running {
