@@ -56,7 +56,9 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox) (*spe
 		DefaultUlimits: m.opts.Defaults.Ulimits,
 	}
 	if init := rec.HostConfig.Init; init != nil && *init || init == nil && m.opts.Defaults.Init {
-		in.InitPath = m.opts.Defaults.InitPath
+		if in.InitPath = m.opts.Defaults.InitPath; in.InitPath == "" {
+			return nil, errs.System("cannot run an init in the container: gantry-init is neither beside gantryd nor in PATH")
+		}
 	}
 	if err := m.joinNamespaces(rec, in); err != nil {
 		return nil, err
@@ -148,6 +150,9 @@ func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount) (*ocis
 	switch mnt.Type {
 	case mount.TypeBind:
 		if err := provideBind(mnt); err != nil {
+			return nil, err
+		}
+		if err := canPropagate(mnt); err != nil {
 			return nil, err
 		}
 		if o := mnt.Spec.BindOptions; o != nil {
