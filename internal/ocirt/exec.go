@@ -173,10 +173,9 @@ func (b *builder) joinContainer(e *Exec, target, root *os.File, joined uint64) e
 }
 
 // appear is the moment the process becomes visible to those in the container's
-// pid namespace. It comes when the process has only the privileges it will keep,
-// and just before a seccomp filter that might forbid it: until then a process of
-// the container that may trace others could have taken over the host's
-// privileges with it.
+// pid namespace. It comes when the process has only the privileges it will keep:
+// until then a process of the container that may trace others (CAP_SYS_PTRACE)
+// could have taken over the host's privileges with it.
 func (b *builder) appear() {
 	if !b.appears {
 		return

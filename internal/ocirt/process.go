@@ -87,7 +87,6 @@ func (b *builder) finish() error {
 		b.Detaching()
 	}
 	if !p.NoNewPrivileges && b.spec.Linux.Seccomp != nil {
-		b.appear()
 		// It needs a privilege that goes now.
 		if err := b.installSeccomp(); err != nil {
 			return err

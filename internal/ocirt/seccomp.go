@@ -28,6 +28,9 @@ func (b *builder) installSeccomp() error {
 	if prog == nil || len(prog.Filter) == 0 {
 		return nil
 	}
+	if !b.mayAppearUnder(prog) {
+		b.appear()
+	}
 	filter := b.Struct(unsafe.Pointer(unsafe.SliceData(prog.Filter)), uintptr(len(prog.Filter))*unsafe.Sizeof(prog.Filter[0]))
 	// struct sock_fprog
 	fprog := struct {
@@ -49,6 +52,16 @@ func (b *builder) installSeccomp() error {
 	b.listener = prog
 	b.Offer(eventSeccomp, call)
 	return nil
+}
+
+// mayAppearUnder says whether appear can come after the filter, and with that
+// after the privileges are gone. A profile that forbids what it takes, which none
+// in use does, has the process appear early.
+func (b *builder) mayAppearUnder(prog *seccomp.Program) bool {
+	return prog.Permits(unix.SYS_CLONE, spawn.ForkFlags) &&
+		prog.Permits(unix.SYS_SETSID) &&
+		prog.Permits(unix.SYS_EXIT_GROUP) &&
+		(!b.process.Terminal || prog.Permits(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0))
 }
 
 // handListener gives the seccomp listener to the agent that waits for it

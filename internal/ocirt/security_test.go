@@ -177,20 +177,51 @@ func TestTerminalIsNotAPath(t *testing.T) {
 }
 
 // TestExecIsNeverPrivilegedInside: what enters the pid namespace of a container
-// has no privilege its processes could take over by tracing it (CVE-2016-9962).
+// has no privilege its processes could take over by tracing it (CVE-2016-9962),
+// with a seccomp filter, as every container has one by default, and without.
 func TestExecIsNeverPrivilegedInside(t *testing.T) {
-	c := newContainer(t, "")
-	p := background(t, c)
-	proc := *c.Spec.Process
-	proc.Args = []string{"true"}
-	b := newBuilder(c.Spec, &proc, nil)
+	forbid := func(names ...string) *specs.LinuxSeccomp {
+		return &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: names, Action: specs.ActErrno}}}
+	}
+	for _, test := range []struct {
+		name    string
+		filter  *specs.LinuxSeccomp
+		noNew   bool
+		visible string // the step it has to come after
+	}{
+		{"without a filter", nil, false, "become user 0"},
+		{"with a filter", forbid("mount"), false, "become user 0"},
+		{"with a filter and no new privileges", forbid("mount"), true, "become user 0"},
+		{"with a filter that forbids to fork", forbid("clone", "clone3"), false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newContainer(t, "")
+			p := background(t, c)
+			c.Spec.Linux.Seccomp = test.filter
+			proc := *c.Spec.Process
+			proc.Args, proc.NoNewPrivileges = []string{"true"}, test.noNew
+			list := stepsOfExec(t, c, p, &proc)
+			drop, after, enter := strings.Index(list, "drop capabilities"), strings.Index(list, test.visible), strings.Index(list, "enter the container's pid namespace")
+			if drop < 0 || enter < after || enter < 0 || test.visible != "" && after < drop {
+				t.Errorf("the steps are: %s", list)
+			}
+			if out, code, err := execIn(t, c, p, &proc); err != nil || code != 0 {
+				t.Errorf("%s %d %v", out, code, err)
+			}
+		})
+	}
+}
+
+func stepsOfExec(t *testing.T, c *Container, p *Process, proc *specs.Process) string {
+	t.Helper()
+	b := newBuilder(c.Spec, proc, nil)
 	defer b.close()
 	target, err := (&Exec{Pid: p.Pid}).target()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer target.Close()
-	if _, err := b.compileExec(&Exec{Pid: p.Pid, Spec: c.Spec, Process: &proc}, target); err != nil {
+	if _, err := b.compileExec(&Exec{Pid: p.Pid, Spec: c.Spec, Process: proc}, target); err != nil {
 		t.Fatal(err)
 	}
 	var order []string
@@ -199,9 +230,5 @@ func TestExecIsNeverPrivilegedInside(t *testing.T) {
 			order = append(order, doing)
 		}
 	})
-	list := strings.Join(order, "; ")
-	drop, user, enter := strings.Index(list, "drop capabilities"), strings.Index(list, "become user 0"), strings.Index(list, "enter the container's pid namespace")
-	if drop < 0 || user < drop || enter < user {
-		t.Errorf("the steps are: %s", list)
-	}
+	return strings.Join(order, "; ")
 }

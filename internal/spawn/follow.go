@@ -118,12 +118,10 @@ func (c *Child) take(sock int) error {
 	}
 	pidfd := int(c.PidFD.Fd())
 	if c.page.pid != 0 {
-		fd, err := unix.PidfdOpen(int(c.page.pid), 0)
-		if err != nil {
+		if pidfd, _ = c.second(); pidfd < 0 {
 			return errGone
 		}
-		defer unix.Close(fd)
-		pidfd = fd
+		defer unix.Close(pidfd)
 	}
 	fd, err := unix.PidfdGetfd(pidfd, int(atomic.LoadInt64(&c.page.offer))-1, 0)
 	if err != nil {
@@ -136,10 +134,20 @@ func (c *Child) take(sock int) error {
 // ended looks at a child whose end of the socket is closed: nil when it is at
 // the last step.
 func (p *Program) ended(c *Child) error {
-	if c.page.errno != 0 || c.page.step < 0 || p.steps[c.page.step].flags&flagLast == 0 {
+	if step := p.stepOf(c.page); c.page.errno != 0 || step == nil || step.flags&flagLast == 0 {
 		return errGone
 	}
 	return nil
+}
+
+// stepOf is the step the child says it is at; nil for one of the prelude. In a
+// container that may trace others the child's word is not to be relied on.
+func (p *Program) stepOf(pg *page) *step {
+	i := int(atomic.LoadInt32(&pg.step))
+	if i < 0 || i >= len(p.steps) {
+		return nil
+	}
+	return &p.steps[i]
 }
 
 // settle makes c the process that runs the program, when that is not the one
@@ -157,15 +165,49 @@ func (c *Child) settle() error {
 		return fmt.Errorf("cannot open process %d: %w", c.Pid, err)
 	}
 	c.PidFD = os.NewFile(uintptr(fd), "pidfd")
+	if !isChild(fd) {
+		c.PidFD.Close()
+		c.PidFD = nil
+		return fmt.Errorf("a new process says that it is process %d, which is no child of this one", c.Pid)
+	}
 	return nil
+}
+
+// isChild tells whether the process is one of ours, dead or alive.
+func isChild(pidfd int) bool {
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err == nil
+		}
+	}
 }
 
 func (c *Child) kill(sock int) {
 	_ = unix.Shutdown(sock, unix.SHUT_RDWR)
 	_ = unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
-	if pid := c.page.pid; pid != 0 {
-		_ = unix.Kill(int(pid), unix.SIGKILL)
+	if pidfd, _ := c.second(); pidfd >= 0 {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		unix.Close(pidfd)
 	}
+}
+
+// second opens the process that Program.Fork made; -1 when there is none, or
+// when the page names one that is not ours.
+func (c *Child) second() (pidfd, pid int) {
+	pid = int(atomic.LoadInt64(&c.page.pid))
+	if pid == 0 {
+		return -1, 0
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, 0
+	}
+	if !isChild(fd) {
+		unix.Close(fd)
+		return -1, 0
+	}
+	return fd, pid
 }
 
 // bury reaps a child that failed and says why it did. The child has been
@@ -173,9 +215,10 @@ func (c *Child) kill(sock int) {
 func (p *Program) bury(c *Child, err error) error {
 	c.PidFD.Close()
 	status := reap(c.first)
-	if pid := c.page.pid; pid != 0 {
-		_ = unix.Kill(int(pid), unix.SIGKILL)
-		status = reap(int(pid))
+	if pidfd, pid := c.second(); pidfd >= 0 {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		status = reap(pid)
+		unix.Close(pidfd)
 	}
 	for _, f := range c.Files {
 		f.Close()
@@ -187,10 +230,8 @@ func (p *Program) bury(c *Child, err error) error {
 	}
 	regs := pg.regs
 	doing := "prepare a new process"
-	if pg.step >= 0 {
-		if d := p.steps[pg.step].doing; d >= 0 {
-			doing = p.doing[d].String()
-		}
+	if step := p.stepOf(pg); step != nil && step.doing >= 0 {
+		doing = p.doing[step.doing].String()
 	}
 	if pg.errno != 0 {
 		return &Error{Step: int(pg.step), Doing: doing, Errno: syscall.Errno(pg.errno), Regs: func(r Reg) int64 { return regs[r] }}

@@ -171,13 +171,17 @@ func barrier(c *code, event uintptr) syscall.Errno {
 	}
 }
 
+// ForkFlags is the first argument of the clone that Program.Fork makes; the
+// others are 0. A seccomp filter may want to see it.
+const ForkFlags = unix.CLONE_PARENT | uint64(unix.SIGCHLD)
+
 // fork continues in a sibling. The arguments of clone come in a different order
 // on every architecture, but all after the flags are zero.
 //
 //go:nosplit
 //go:norace
 func fork(c *code) syscall.Errno {
-	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, unix.CLONE_PARENT|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(ForkFlags), 0, 0, 0, 0, 0)
 	if e != 0 {
 		return e
 	}

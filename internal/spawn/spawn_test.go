@@ -342,3 +342,22 @@ func TestBornInCgroup(t *testing.T) {
 	}
 	t.Skip("no cgroup v2 hierarchy is mounted")
 }
+
+// TestLiesOfAChild: who may trace the child of an exec can write to the page it
+// shares with us.
+func TestLiesOfAChild(t *testing.T) {
+	p := &Program{}
+	p.Sys(unix.SYS_GETPID).Last()
+	for _, at := range []int32{-1, 1, 1 << 30} {
+		if p.stepOf(&page{step: at}) != nil || p.ended(&Child{page: &page{step: at}}) == nil {
+			t.Errorf("step %d was believed", at)
+		}
+	}
+	c := &Child{page: &page{pid: 1}, pid: 1}
+	if pidfd, _ := c.second(); pidfd >= 0 {
+		t.Error("process 1 was taken for a child")
+	}
+	if got := p.stepOf(&page{}); got == nil || got.flags&flagLast == 0 {
+		t.Error("the first step is not found")
+	}
+}
