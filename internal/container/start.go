@@ -132,8 +132,13 @@ func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbo
 	if err != nil {
 		return nil, err
 	}
+	external, err := m.runtime(rec.HostConfig.Runtime)
+	if err != nil {
+		return nil, err // it was there when the container was created
+	}
 	return &shim.StartRequest{
 		ID:          rec.ID,
+		Runtime:     external,
 		Spec:        encoded,
 		RootMounts:  mounts,
 		Bundle:      m.dir(rec.ID),

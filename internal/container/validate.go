@@ -193,8 +193,8 @@ func (m *Manager) validateHostConfig(h *api.HostConfig) error {
 	if err := logs.Validate(driver, options); err != nil {
 		return err
 	}
-	if _, known := m.opts.Defaults.Runtimes[h.Runtime]; !known && h.Runtime != m.opts.Defaults.Runtime {
-		return errs.InvalidArgument("unknown or invalid runtime name: %s", h.Runtime)
+	if _, err := m.runtime(h.Runtime); err != nil {
+		return err
 	}
 	return m.validateNamespaces(h)
 }

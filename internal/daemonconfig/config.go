@@ -205,10 +205,8 @@ func checkValues(c *Config) error {
 	case c.TLS.Verify && c.TLS.CAFile == "":
 		return errors.New("tlsverify needs the certificate authority of the clients: give tlscacert")
 	}
-	if c.DefaultRuntime != "" && c.DefaultRuntime != "gantry" {
-		if _, ok := c.Runtimes[c.DefaultRuntime]; !ok {
-			return fmt.Errorf("default runtime %q is not among the runtimes", c.DefaultRuntime)
-		}
+	if !c.KnowsRuntime(c.DefaultRuntime) {
+		return fmt.Errorf("default runtime %q is not among the runtimes", c.DefaultRuntime)
 	}
 	return checkLabels(c.Labels)
 }

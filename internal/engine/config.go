@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/moby/moby/api/types/container"
+
+	icontainer "github.com/gantry-containers/gantry/internal/container"
 )
 
 // The default roots of the engine. An engine with both of them is "the" engine
@@ -59,6 +61,13 @@ type Config struct {
 type Runtime struct {
 	Path string   `json:"path,omitempty" toml:"path,omitempty"`
 	Args []string `json:"runtimeArgs,omitempty" toml:"runtimeArgs,omitempty"`
+}
+
+// KnowsRuntime reports whether --runtime may name it: one that was configured,
+// or one of the names of the built-in runtime.
+func (c *Config) KnowsRuntime(name string) bool {
+	_, configured := c.Runtimes[name]
+	return configured || icontainer.IsBuiltinRuntime(name)
 }
 
 // Defaults fills every field whose zero value is not its default.

@@ -152,7 +152,7 @@ func (e *Engine) openContainers() (err error) {
 		Defaults: container.Defaults{
 			LogDriver: c.LogDriver, LogOpts: c.LogOpts, CgroupParent: c.CgroupParent, CgroupnsMode: c.CgroupnsMode,
 			IPCMode: c.IpcMode, ShmSize: c.ShmSize, Init: c.Init, InitPath: initPath, Ulimits: ulimits,
-			Runtime: c.DefaultRuntime, Runtimes: runtimes, SeccompProfile: c.SeccompProfile,
+			Runtime: defaultRuntime(c), Runtimes: runtimes, SeccompProfile: c.SeccompProfile,
 			DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
 			HostGateway: func() []netip.Addr {
 				if gateway := e.Networks.Gateway(); gateway.IsValid() {

@@ -231,20 +231,21 @@ func registryConfig(c *Config) *registry.ServiceConfig {
 	return config
 }
 
-// builtinRuntime is what the engine's own runtime is called where one is named.
-const builtinRuntime = "gantry"
-
 func defaultRuntime(c *Config) string {
 	if c.DefaultRuntime == "" {
-		return builtinRuntime
+		return container.BuiltinRuntime
 	}
 	return c.DefaultRuntime
 }
 
 func runtimes(c *Config) map[string]system.RuntimeWithStatus {
-	list := map[string]system.RuntimeWithStatus{builtinRuntime: {Runtime: system.Runtime{Path: "gantry-oci"}}}
+	list := map[string]system.RuntimeWithStatus{container.BuiltinRuntime: {Runtime: system.Runtime{Path: "gantry-oci"}}}
 	for name, r := range c.Runtimes {
 		list[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: r.Path, Args: r.Args}}
+	}
+	// The default may be the built-in one by another of its names.
+	if name := defaultRuntime(c); list[name].Path == "" {
+		list[name] = list[container.BuiltinRuntime]
 	}
 	return list
 }
