@@ -112,6 +112,14 @@ func (m *Manager) mount(rec *Record) error {
 	if err := unix.Mount(device, dir, kind, flags, data); err != nil {
 		return errs.System("failed to mount local volume: mount %s:%s, data: %s: %w", device, dir, data, err)
 	}
+	// The first mount of a bind takes no other flags.
+	const more = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME
+	if flags&unix.MS_BIND != 0 && flags&more != 0 {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags&more, ""); err != nil {
+			unix.Unmount(dir, unix.MNT_DETACH)
+			return errs.System("failed to mount local volume: cannot set the options %q: %w", rec.Options["o"], err)
+		}
+	}
 	return nil
 }
 
