@@ -103,6 +103,7 @@ type Container struct {
 	health  *health
 	backoff time.Duration // the wait before the next restart by policy
 	retry   context.CancelFunc
+	keep    int // AutoRemove does not apply to an exit now: it is being restarted
 	starts  int // counts starts, so that a late event of an earlier run is told apart
 }
 

@@ -94,6 +94,7 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	}
 	restart, wait := m.restartDecision(&rec, c, s)
 	c.mu.Lock()
+	removes := rec.HostConfig.AutoRemove && c.keep == 0
 	c.rec.Network = nil
 	c.rec.State = State{
 		Status:     api.StateExited,
@@ -108,7 +109,7 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 		c.rec.RestartCount++
 	}
 	c.mu.Unlock()
-	if rec.HostConfig.AutoRemove {
+	if removes {
 		m.died(c, s)
 		c.wake(waitExit)
 		m.opts.Shim.Forget(ctx, rec.ID, "")

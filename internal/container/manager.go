@@ -62,6 +62,10 @@ type Sandbox struct {
 type Networks interface {
 	Connect(ctx context.Context, r *NetworkRequest) (*Sandbox, error)
 	Disconnect(ctx context.Context, containerID string) error
+	// Connected returns how a container is connected, nil when it is not.
+	Connected(containerID string) *Network
+	// Rename tells that the container has another name.
+	Rename(containerID, name string) error
 	// Restore keeps what the live containers hold and releases all else.
 	Restore(ctx context.Context, live map[string]struct{}) error
 }
@@ -129,6 +133,7 @@ type Options struct {
 type Manager struct {
 	opts  Options
 	table *state.Table[Record]
+	blind bool // some record could not be read, so that not everything is known
 
 	mu        sync.Mutex            // guards what follows; see the package comment
 	byID      map[string]*Container // every container

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
@@ -30,17 +31,32 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	if rec.State.Status == api.StateRemoving {
 		return errs.Conflict("removal of container %s is already in progress", ref)
 	}
-	if o.Force {
-		if err := m.killForRemoval(ctx, c); err != nil {
-			return err
-		}
+	if err := m.lockForRemoval(ctx, c, o.Force); err != nil {
+		return err
 	}
-	c.op.Lock()
 	defer c.op.Unlock()
 	if !m.known(rec.ID) {
 		return nil // it removed itself when it was killed
 	}
 	return m.remove(context.WithoutCancel(ctx), c, o)
+}
+
+// lockForRemoval takes op, with force of a container that does not run: one that
+// was being started while it was to be killed is killed once more.
+func (m *Manager) lockForRemoval(ctx context.Context, c *Container, force bool) error {
+	for {
+		if force {
+			if err := m.killForRemoval(ctx, c); err != nil {
+				return err
+			}
+		}
+		c.op.Lock()
+		rec := c.copy()
+		if !force || !rec.running() {
+			return nil
+		}
+		c.op.Unlock()
+	}
 }
 
 func (m *Manager) killForRemoval(ctx context.Context, c *Container) error {
@@ -86,6 +102,13 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	before := c.rec.State.Status
 	c.rec.State.Status = api.StateRemoving
 	c.mu.Unlock()
+	if !rec.HostConfig.AutoRemove || !rec.HasBeenStarted {
+		// A crash in the middle must not leave half a container that looks
+		// whole. What ran with AutoRemove is removed by the next daemon anyway.
+		if err := m.saveState(c); err != nil {
+			m.opts.Log.Error("cannot record a removal", "container", rec.ID, "error", err)
+		}
+	}
 	if err := m.erase(ctx, &rec, o); err != nil {
 		c.mu.Lock()
 		c.rec.State.Status, c.rec.State.Error = api.StateDead, err.Error()
@@ -93,6 +116,9 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 			c.rec.State.Status = before
 		}
 		c.mu.Unlock()
+		if serr := m.saveState(c); serr != nil {
+			m.opts.Log.Error("cannot record a failed removal", "container", rec.ID, "error", serr)
+		}
 		return err
 	}
 	m.forget(c)
@@ -114,7 +140,7 @@ func (m *Manager) erase(ctx context.Context, rec *Record, o RemoveOptions) error
 			}
 		}
 	}
-	if err := m.opts.Snapshots.Remove(ctx, rec.ID); err != nil {
+	if err := m.opts.Snapshots.Remove(ctx, rec.ID); err != nil && !errdefs.IsNotFound(err) {
 		failed = append(failed, err)
 	}
 	if err := os.RemoveAll(m.dir(rec.ID)); err != nil {

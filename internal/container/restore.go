@@ -2,15 +2,16 @@ package container
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
-	"time"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
-	"github.com/gantry-containers/gantry/internal/shim"
 	"github.com/gantry-containers/gantry/internal/state"
 )
 
@@ -36,10 +37,12 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		// One record that cannot be read must not hide the others.
 		o.Log.Error("cannot read some containers", "error", err)
+		m.blind = true
 	}
 	for id, rec := range records {
 		if rec.ID != id || rec.Config == nil || rec.HostConfig == nil {
 			o.Log.Error("a container's record is incomplete", "container", id)
+			m.blind = true
 			continue
 		}
 		m.byName[rec.Name] = id
@@ -78,6 +81,9 @@ func (m *Manager) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.opts.Shim.DropPending(ctx); err != nil {
+		m.opts.Log.Error("cannot let go of clients whose process was never started", "error", err)
+	}
 	live := map[string]struct{}{}
 	for _, s := range statuses {
 		if s.ExecID == "" && s.Running {
@@ -111,20 +117,10 @@ func (m *Manager) startOnBoot(ctx context.Context, c *Container) {
 	}
 }
 
-// sweep removes what a crash in the middle of a creation or removal left:
-// writable layers, and removals that were begun.
+// sweep removes what a crash in the middle of a creation or removal left.
 func (m *Manager) sweep(ctx context.Context) {
-	ids, err := m.opts.Snapshots.Snapshots(ctx)
-	if err != nil {
-		m.opts.Log.Error("cannot list the writable layers", "error", err)
-		return
-	}
-	for _, id := range ids {
-		if !m.known(id) {
-			if err := m.opts.Snapshots.Remove(ctx, id); err != nil {
-				m.opts.Log.Error("cannot remove a writable layer nobody owns", "id", id, "error", err)
-			}
-		}
+	if !m.blind {
+		m.sweepUnknown(ctx)
 	}
 	for _, c := range m.all() {
 		if s := c.copy().State.Status; s == api.StateRemoving || s == api.StateDead {
@@ -138,58 +134,30 @@ func (m *Manager) sweep(ctx context.Context) {
 	}
 }
 
-// reconcile compares the records with what the shim holds.
-func (m *Manager) reconcile(ctx context.Context, statuses []shim.Status) {
-	held := map[string]shim.Status{}
-	for _, s := range statuses {
-		if s.ExecID == "" {
-			held[s.ID] = s
+// sweepUnknown removes writable layers and directories without a record.
+func (m *Manager) sweepUnknown(ctx context.Context) {
+	ids, err := m.opts.Snapshots.Snapshots(ctx)
+	if err != nil {
+		m.opts.Log.Error("cannot list the writable layers", "error", err)
+	}
+	for _, id := range ids {
+		if !m.known(id) {
+			if err := m.opts.Snapshots.Remove(ctx, id); err != nil {
+				m.opts.Log.Error("cannot remove a writable layer nobody owns", "id", id, "error", err)
+			}
 		}
 	}
-	for _, c := range m.all() {
-		rec := c.copy()
-		s, ok := held[rec.ID]
-		switch {
-		case ok && s.Running:
-			m.adopt(c, &rec, &s)
-		case ok && rec.running():
-			// Its exit comes as an event, with all that follows from it.
-		case !ok && rec.running():
-			m.lost(ctx, c)
+	dirs, err := os.ReadDir(m.dir(""))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.opts.Log.Error("cannot list the directories of containers", "error", err)
+	}
+	for _, dir := range dirs {
+		if !m.known(dir.Name()) {
+			if err := os.RemoveAll(m.dir(dir.Name())); err != nil {
+				m.opts.Log.Error("cannot remove the directory of a container that is not there", "id", dir.Name(), "error", err)
+			}
 		}
 	}
-	for id, s := range held {
-		if !m.known(id) && s.Running {
-			m.opts.Log.Warn("the shim holds a container nobody knows; it is killed", "container", id)
-			m.opts.Shim.Signal(ctx, id, "", 9, true)
-		}
-	}
-}
-
-// adopt takes a running container over, also one whose start was not recorded.
-func (m *Manager) adopt(c *Container, rec *Record, s *shim.Status) {
-	c.mu.Lock()
-	if !c.rec.running() {
-		c.rec.State = State{Status: api.StateRunning}
-		c.rec.HasBeenStarted = true
-	}
-	c.rec.State.Pid, c.rec.State.StartedAt = s.Pid, s.StartedAt
-	watched := c.health != nil
-	c.mu.Unlock()
-	if err := m.saveState(c); err != nil {
-		m.opts.Log.Error("cannot record an adopted container", "container", rec.ID, "error", err)
-	}
-	if !watched {
-		m.startHealth(c)
-	}
-}
-
-// lost records the end of a container nobody saw end: the machine went down.
-func (m *Manager) lost(ctx context.Context, c *Container) {
-	m.exited(ctx, c, &shim.Status{
-		ID: c.copy().ID, ExitCode: unknownExit, ExitUnknown: true,
-		StartedAt: c.copy().State.StartedAt, ExitedAt: time.Now().UTC(),
-	})
 }
 
 // Close stops following the containers, which run on.

@@ -24,7 +24,10 @@ func (m *Manager) Stop(ctx context.Context, ref string, o StopOptions) error {
 	}
 	rec := c.copy()
 	if rec.State.Status == api.StateRestarting {
-		return m.stopRestarting(c)
+		if stopped, err := m.stopRestarting(c); stopped || err != nil {
+			return err
+		}
+		rec = c.copy() // it was being started
 	}
 	if !rec.running() {
 		return errs.NotModified("container %s is not running", rec.Name)
@@ -32,23 +35,25 @@ func (m *Manager) Stop(ctx context.Context, ref string, o StopOptions) error {
 	return m.stopRunning(ctx, c, o)
 }
 
-// stopRestarting ends the wait for the next start of a failing container.
-func (m *Manager) stopRestarting(c *Container) error {
+// stopRestarting ends the wait for the next start of a failing container. It
+// reports false when that start has happened.
+func (m *Manager) stopRestarting(c *Container) (stopped bool, err error) {
 	c.cancelRetry()
 	c.op.Lock()
 	defer c.op.Unlock()
 	c.mu.Lock()
+	if c.rec.running() {
+		c.mu.Unlock()
+		return false, nil
+	}
 	c.rec.ManuallyStopped = true
 	if c.rec.State.Status == api.StateRestarting {
 		c.rec.State.Status = api.StateExited
 	}
-	running := c.rec.running()
 	c.mu.Unlock()
-	if running {
-		return errs.Conflict("the container started again while it was stopped: try again")
-	}
+	c.wake(waitExit)
 	m.publish(c, events.ActionStop)
-	return m.save(c)
+	return true, m.save(c)
 }
 
 func (m *Manager) stopRunning(ctx context.Context, c *Container, o StopOptions) error {
@@ -65,6 +70,10 @@ func (m *Manager) stopRunning(ctx context.Context, c *Container, o StopOptions) 
 	c.mu.Lock()
 	c.rec.ManuallyStopped = true
 	c.mu.Unlock()
+	// Were the daemon to die now, the next one must not restart it.
+	if err := m.saveState(c); err != nil {
+		return err
+	}
 	if rec.State.Status == api.StatePaused {
 		// A frozen process cannot heed a signal.
 		if err := m.Unpause(ctx, rec.ID); err != nil {
@@ -152,22 +161,14 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 	rec := c.copy()
 	switch {
 	case rec.State.Status == api.StateRestarting:
-		if err := m.stopRestarting(c); err != nil {
+		if stopped, err := m.stopRestarting(c); err != nil {
 			return err
+		} else if stopped {
+			break
 		}
+		fallthrough // it was being started
 	case rec.running():
-		// An AutoRemove container must survive the stop in the middle.
-		c.mu.Lock()
-		host := *c.rec.HostConfig
-		host.AutoRemove = false
-		original := c.rec.HostConfig
-		c.rec.HostConfig = &host
-		c.mu.Unlock()
-		err := m.stopRunning(ctx, c, o)
-		c.mu.Lock()
-		c.rec.HostConfig = original
-		c.mu.Unlock()
-		if err != nil {
+		if err := m.stopToRestart(ctx, c, o); err != nil {
 			return err
 		}
 	}
@@ -176,6 +177,18 @@ func (m *Manager) Restart(ctx context.Context, ref string, o StopOptions) error 
 	}
 	m.publish(c, events.ActionRestart)
 	return nil
+}
+
+// stopToRestart stops a container that an AutoRemove must not remove then.
+func (m *Manager) stopToRestart(ctx context.Context, c *Container, o StopOptions) error {
+	keep := func(n int) {
+		c.mu.Lock()
+		c.keep += n
+		c.mu.Unlock()
+	}
+	keep(1)
+	defer keep(-1)
+	return m.stopRunning(ctx, c, o)
 }
 
 // Kill sends a signal, SIGKILL when it is empty. A container that does not run
@@ -193,10 +206,13 @@ func (m *Manager) Kill(ctx context.Context, ref, name string) error {
 	}
 	rec := c.copy()
 	if rec.State.Status == api.StateRestarting {
-		return m.stopRestarting(c)
+		if stopped, err := m.stopRestarting(c); stopped || err != nil {
+			return err
+		}
+		rec = c.copy() // it was being started
 	}
 	if !rec.running() {
-		return errs.Conflict("cannot kill container: %s: container %s is not running", ref, rec.ID)
+		return errs.Conflict("container %s is not running", rec.ID)
 	}
 	c.mu.Lock()
 	if stop, err := stopSignal(&rec, ""); sig == syscall.SIGKILL || err == nil && sig == stop {
@@ -240,12 +256,12 @@ func (m *Manager) freeze(ctx context.Context, ref string, on bool) error {
 	var status api.ContainerState
 	var action events.Action
 	switch {
-	case !rec.running():
+	case on && !rec.running():
 		return errs.Conflict("container %s is not running", rec.ID)
 	case on && rec.State.Status == api.StatePaused:
-		return errs.Conflict("Container %s is already paused", ref)
+		return errs.Conflict("container %s is already paused", rec.ID)
 	case !on && rec.State.Status != api.StatePaused:
-		return errs.Conflict("Container %s is not paused", ref)
+		return errs.Conflict("Container %s is not paused", rec.ID)
 	case on:
 		err, status, action = m.opts.Shim.Pause(ctx, rec.ID), api.StatePaused, events.ActionPause
 	default:

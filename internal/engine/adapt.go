@@ -65,6 +65,14 @@ func (n networks) Connect(ctx context.Context, r *container.NetworkRequest) (*co
 	}}, nil
 }
 
+func (n networks) Connected(containerID string) *container.Network {
+	sandbox, ok := n.Manager.Sandbox(containerID)
+	if !ok {
+		return nil
+	}
+	return &container.Network{SandboxID: sandbox.SandboxID, Endpoints: sandbox.Endpoints, Ports: sandbox.Ports}
+}
+
 // endpointFor finds the settings for the network of the mode, which clients
 // call by both of its names.
 func endpointFor(r *container.NetworkRequest) *network.EndpointSettings {

@@ -16,6 +16,7 @@ func (h *Holder) dropPending() {
 	h.mu.Unlock()
 	for _, waiting := range all {
 		for _, c := range waiting {
+			c.endPending()
 			c.finish()
 		}
 	}

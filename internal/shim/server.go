@@ -129,6 +129,9 @@ func (h *Holder) handle(r *request, f *frame) (v any, err error) {
 		return h.list(), nil
 	case "forget":
 		return decode(r, func(b *target) (any, error) { return nil, h.forget(key{b.ID, b.ExecID}) })
+	case "drop-pending":
+		h.dropPending()
+		return nil, nil
 	case "pause":
 		return h.withCgroup(r, func(_ *updateBody, cg *cgroup.Cgroup) error { return cg.Freeze() })
 	case "resume":

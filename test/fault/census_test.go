@@ -1,0 +1,231 @@
+package fault
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"context"
+)
+
+// census counts what containers have on the host and in the roots.
+type census struct {
+	Containers, Snapshots, Volumes, Cgroups, Links, Elements, Tasks, ShimDirs int
+
+	IOFiles, NetFiles int
+}
+
+// census counts. The daemon runs.
+func (f *fixture) census() census {
+	f.Helper()
+	info := f.shimInfo()
+	c := census{
+		Containers: entries(filepath.Join(f.DataRoot(), "containers")),
+		Snapshots:  entries(filepath.Join(f.DataRoot(), "*", "snapshots")),
+		Volumes:    entries(filepath.Join(f.DataRoot(), "volumes")),
+		ShimDirs:   entries(filepath.Join(f.ExecRoot(), "containers")),
+		Tasks:      len(f.held()),
+		Links:      f.links(),
+		Elements:   f.elements(),
+		IOFiles:    entries(fmt.Sprintf("/proc/%d/fd", info.Pid)),
+		NetFiles:   entries(fmt.Sprintf("/proc/%d/fd", info.NetPid)),
+	}
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + f.Instance() + "/*")
+	more, _ := filepath.Glob("/sys/fs/cgroup/" + f.Instance() + "/*")
+	for _, dir := range append(dirs, more...) {
+		if s, err := os.Stat(dir); err == nil && s.IsDir() {
+			c.Cgroups++
+		}
+	}
+	return c
+}
+
+// entries counts what is in the directories that match.
+func entries(pattern string) int {
+	dirs, _ := filepath.Glob(pattern)
+	n := 0
+	for _, dir := range dirs {
+		list, _ := os.ReadDir(dir)
+		n += len(list)
+	}
+	return n
+}
+
+// links counts the interfaces of containers on the bridge.
+func (f *fixture) links() int {
+	list, _ := net.Interfaces()
+	n := 0
+	for _, l := range list {
+		if strings.HasPrefix(l.Name, f.Instance()+"-") {
+			n++
+		}
+	}
+	return n
+}
+
+var element = regexp.MustCompile(`(tcp|udp) \. `)
+
+// elements counts published ports in the engine's table.
+func (f *fixture) elements() int {
+	out, _ := exec.Command("nft", "list", "table", "ip", f.Instance()).Output()
+	return len(element.FindAll(out, -1))
+}
+
+// clean fails unless, with all containers removed, there is what there was
+// before the first.
+func (f *fixture) clean() {
+	f.Helper()
+	f.eventually(func() string {
+		ids, err := f.try("ps", "-aq", "--no-trunc")
+		if err != nil {
+			return err.Error()
+		}
+		if ids == "" {
+			return ""
+		}
+		if _, err := f.try(append([]string{"rm", "-f", "-v"}, strings.Fields(ids)...)...); err != nil {
+			return err.Error()
+		}
+		return "containers are left: " + ids
+	})
+	f.eventually(func() string {
+		now := f.census()
+		want := f.before
+		// Spare networks come and go.
+		now.Links, want.Links = max(now.Links, 2), max(want.Links, 2)
+		// The shim keeps a few of the daemon's idle connections.
+		now.IOFiles, want.IOFiles = max(now.IOFiles-idle, 0), max(want.IOFiles, 0)
+		if now.IOFiles < want.IOFiles {
+			now.IOFiles = want.IOFiles
+		}
+		if now.NetFiles < want.NetFiles {
+			now.NetFiles = want.NetFiles
+		}
+		if now != want {
+			return fmt.Sprintf("left behind: before %+v, now %+v; net has %v", want, now, files(f.shimInfo().NetPid))
+		}
+		return ""
+	})
+}
+
+// files tells what the descriptors of a process are.
+func files(pid int) []string {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	var list []string
+	for _, l := range links {
+		to, _ := os.Readlink(l)
+		list = append(list, to)
+	}
+	return list
+}
+
+// idle is how many more connections to the shim the daemon may keep for later.
+const idle = 9
+
+// api is a client of the daemon's socket whose connections nobody shares.
+func (f *fixture) api() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", f.Socket)
+		},
+	}}
+}
+
+// get decodes an answer of the API into v.
+func (f *fixture) get(path string, v any) error {
+	c := f.api()
+	c.Timeout = patience
+	r, err := c.Get("http://engine" + path)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", path, r.Status, b)
+	}
+	return json.Unmarshal(b, v)
+}
+
+// resources is what the daemon says it uses itself.
+type resources struct{ NGoroutines, NFd int }
+
+func (f *fixture) resources() resources {
+	f.Helper()
+	var r resources
+	if err := f.get("/info", &r); err != nil {
+		f.Fatal(err)
+	}
+	return r
+}
+
+// settled waits until the daemon and the shim use no more than before.
+func (f *fixture) settled(before resources, shimFiles int) {
+	f.Helper()
+	f.eventually(func() string {
+		now, files := f.resources(), entries(fmt.Sprintf("/proc/%d/fd", f.shimInfo().Pid))
+		if now.NGoroutines > before.NGoroutines+slack || now.NFd > before.NFd+slack || files > shimFiles+idle {
+			return fmt.Sprintf("leaked: before %+v and %d descriptors in the shim, now %+v and %d", before, shimFiles, now, files)
+		}
+		return ""
+	})
+}
+
+// slack allows for idle connections to the shim.
+const slack = 9
+
+// prober asks something again and again and notes for how long it got no answer.
+type prober struct {
+	stop, done chan struct{}
+	worst      time.Duration
+	failures   int
+	answers    int
+	last       error
+}
+
+func probe(ask func() error) *prober {
+	p := &prober{stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		good := time.Now()
+		for {
+			select {
+			case <-p.stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			asked := time.Now()
+			if err := ask(); err != nil {
+				p.failures++
+				p.last = err
+				p.worst = max(p.worst, time.Since(good))
+				continue
+			}
+			p.answers++
+			if p.failures > 0 {
+				p.worst = max(p.worst, asked.Sub(good))
+			}
+			good = time.Now()
+		}
+	}()
+	return p
+}
+
+func (p *prober) end() *prober {
+	close(p.stop)
+	<-p.done
+	return p
+}
