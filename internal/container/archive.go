@@ -217,6 +217,7 @@ func (m *Manager) Changes(ctx context.Context, ref string) ([]api.FilesystemChan
 	if err != nil {
 		return nil, err
 	}
+	changes = withoutOwn(changes)
 	list := make([]api.FilesystemChange, 0, len(changes))
 	for _, change := range changes {
 		kind := api.ChangeModify
@@ -243,7 +244,7 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	if err := layer.Pack(ctx, root, w, layer.PackOptions{OneFileSystem: true}); err != nil {
+	if err := layer.Pack(ctx, root, w, layer.PackOptions{}); err != nil {
 		return err
 	}
 	m.publish(c, events.ActionExport)
@@ -257,11 +258,7 @@ func (m *Manager) exportRoot(c *Container) (*os.File, error) {
 	if !rec.running() {
 		return m.detachedRoot(rec.ID)
 	}
-	t, err := m.open(&rec, "/")
-	if err != nil {
-		return nil, err
-	}
-	return t.root, nil
+	return mount.RootOf(rec.State.Pid)
 }
 
 // copyTree copies a directory of a root file system into a directory of the
@@ -283,5 +280,5 @@ func copyTree(ctx context.Context, root *os.File, from, to string) error {
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(layer.PackPath(ctx, root, from+"/.", w)) }()
 	defer r.Close()
-	return layer.UnpackPath(ctx, target, "/", r, layer.PathOptions{})
+	return layer.UnpackPath(ctx, target, "/", r, layer.PathOptions{TakeRoot: true})
 }

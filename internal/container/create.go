@@ -86,13 +86,12 @@ func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, erro
 	}
 	if o.Config.Hostname == "" && !o.HostConfig.NetworkMode.IsContainer() {
 		o.Config.Hostname = id[:12]
-		if o.HostConfig.UTSMode.IsHost() || o.HostConfig.NetworkMode.IsHost() {
+		if o.HostConfig.NetworkMode.IsHost() {
 			if name, err := os.Hostname(); err == nil {
 				o.Config.Hostname = name
 			}
 		}
 	}
-	driver, options := m.logConfig(o.HostConfig)
 	c := &Container{rec: Record{
 		ID:                id,
 		Created:           time.Now().UTC(),
@@ -105,8 +104,8 @@ func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, erro
 		Platform:          "linux",
 		Driver:            m.opts.Snapshots.Name(),
 		State:             State{Status: api.StateCreated},
-		ResolvedLogDriver: driver,
-		ResolvedLogOpts:   options,
+		ResolvedLogDriver: o.HostConfig.LogConfig.Type,
+		ResolvedLogOpts:   o.HostConfig.LogConfig.Config,
 	}}
 	if o.NetworkingConfig != nil {
 		c.rec.Endpoints = o.NetworkingConfig.EndpointsConfig
@@ -131,7 +130,10 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 	if err := m.opts.Snapshots.Prepare(ctx, id, c.rec.Layers, options); err != nil {
 		return err
 	}
-	if err := m.resolveMounts(ctx, c); err != nil {
+	if err := m.markRoot(id); err != nil {
+		return err
+	}
+	if err := m.resolveMounts(ctx, c, o.DefaultReadOnlyNonRecursive); err != nil {
 		return err
 	}
 	if err := m.copyUp(ctx, c); err != nil {
@@ -232,7 +234,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 		return errs.InvalidArgument("Neither old nor new names may be empty")
 	}
 	if err := validName(name); err != nil {
-		return err
+		return fmt.Errorf("Error when allocating new name: %w", err)
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
@@ -243,7 +245,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	m.mu.Lock()
 	if holder, taken := m.byName[name]; taken {
 		m.mu.Unlock()
-		return errs.Conflict("Conflict. The container name %q is already in use by container %q. "+
+		return errs.Conflict("Error when allocating new name: Conflict. The container name %q is already in use by container %q. "+
 			"You have to remove (or rename) that container to be able to reuse that name.", "/"+name, holder)
 	}
 	m.byName[name] = c.rec.ID
@@ -263,6 +265,9 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	m.mu.Lock()
 	delete(m.byName, old)
 	m.mu.Unlock()
+	if err := m.opts.Networks.Rename(c.rec.ID, name); err != nil {
+		m.opts.Log.Error("cannot tell the network of a renamed container", "container", c.rec.ID, "error", err)
+	}
 	m.publish(c, events.ActionRename, "oldName", "/"+old)
 	return nil
 }

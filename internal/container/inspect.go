@@ -9,6 +9,8 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
+
+	"github.com/gantry-containers/gantry/internal/ocispec"
 )
 
 // Inspect returns all there is to know of a container; with size also what its
@@ -35,15 +37,17 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (*api.Insp
 		ExecIDs:         c.execIDs(),
 		HostConfig:      &host,
 		Config:          &config,
-		LogPath:         m.logPath(&rec),
 		Mounts:          mountPoints(&rec),
 		NetworkSettings: networkSettings(&rec),
 		GraphDriver:     &storage.DriverData{Name: rec.Driver, Data: m.opts.Snapshots.Dirs(rec.ID)},
 	}
-	if host.Privileged || slices.Contains(host.SecurityOpt, "apparmor=unconfined") {
+	if ocispec.AppArmorEnabled() && (host.Privileged || slices.Contains(host.SecurityOpt, "apparmor=unconfined")) {
 		answer.AppArmorProfile = "unconfined"
 	}
 	if rec.HasBeenStarted {
+		if rec.ResolvedLogDriver == "json-file" {
+			answer.LogPath = m.logPath(&rec)
+		}
 		dir := m.dir(rec.ID)
 		answer.ResolvConfPath = filepath.Join(dir, "resolv.conf")
 		answer.HostnamePath = filepath.Join(dir, "hostname")
@@ -81,9 +85,6 @@ func (m *Manager) sizes(ctx context.Context, rec *Record) (rw, total int64, err 
 func (c *Container) apiState(rec *Record) *api.State {
 	s := rec.State
 	status := s.Status
-	if status == api.StateRemoving {
-		status = api.StateRemoving
-	}
 	return &api.State{
 		Status:     status,
 		Running:    rec.running() || status == api.StateRestarting,

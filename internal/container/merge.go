@@ -48,6 +48,9 @@ func mergeImage(c *api.Config, image *dockerspec.DockerOCIImageConfig) error {
 	if c.WorkingDir == "" {
 		c.WorkingDir = image.WorkingDir
 	}
+	if len(c.Volumes) == 0 {
+		c.Volumes = nil // inspect tells "none" as null, whatever the client sent
+	}
 	for path := range image.Volumes {
 		if c.Volumes == nil {
 			c.Volumes = map[string]struct{}{}

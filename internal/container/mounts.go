@@ -17,7 +17,8 @@ import (
 // resolveMounts decides every mount of a new container. What is named later
 // replaces what was named before at the same place: mounts of other containers,
 // then binds, then long-form mounts; volumes of the image fill what is left.
-func (m *Manager) resolveMounts(ctx context.Context, c *Container) error {
+// With shallow, the short form's "ro" does not reach below the source.
+func (m *Manager) resolveMounts(ctx context.Context, c *Container, shallow bool) error {
 	rec := &c.rec
 	places := map[string]Mount{}
 	if err := m.inheritMounts(rec, places); err != nil {
@@ -39,6 +40,9 @@ func (m *Manager) resolveMounts(ctx context.Context, c *Container) error {
 		mnt, err := parseBind(raw, rec.HostConfig.VolumeDriver)
 		if err != nil {
 			return err
+		}
+		if shallow && !mnt.RW && mnt.Spec.BindOptions != nil {
+			mnt.Spec.BindOptions.ReadOnlyNonRecursive = true
 		}
 		if err := add(mnt); err != nil {
 			return err

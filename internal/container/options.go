@@ -19,6 +19,9 @@ type CreateOptions struct {
 	HostConfig       *api.HostConfig
 	NetworkingConfig *network.NetworkingConfig
 	Platform         *ocispec.Platform
+	// DefaultReadOnlyNonRecursive leaves what is mounted below the source of a
+	// read-only bind writable, as it was before API 1.44.
+	DefaultReadOnlyNonRecursive bool
 }
 
 // StopOptions say how to stop a container; the zero value is as it was created.

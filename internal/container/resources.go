@@ -25,8 +25,11 @@ func (m *Manager) validateResources(r *api.Resources, update bool) (warnings []s
 	if err := validateCPU(r); err != nil {
 		return nil, err
 	}
-	if r.BlkioWeight != 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000) {
+	if r.BlkioWeight != 0 && m.can().BlkioWeight && (r.BlkioWeight < 10 || r.BlkioWeight > 1000) {
 		return nil, errs.InvalidArgument("Range of blkio weight is from 10 to 1000")
+	}
+	if err := validateCpuset(r, m.can()); err != nil {
+		return nil, err
 	}
 	if r.IOMaximumBandwidth != 0 || r.IOMaximumIOps != 0 {
 		return nil, errs.InvalidArgument("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")

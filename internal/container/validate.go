@@ -1,7 +1,9 @@
 package container
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -51,9 +53,14 @@ func (m *Manager) applyDefaults(h *api.HostConfig) {
 	if h.Runtime == "" {
 		h.Runtime = d.Runtime
 	}
-	if h.Privileged {
-		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
-	} else {
+	if h.Privileged || h.PidMode.IsHost() || h.IpcMode.IsHost() {
+		// Only a label that is said to be off shows that it is: Docker's clients
+		// look for it, with or without SELinux.
+		if !slices.Contains(h.SecurityOpt, "label=disable") {
+			h.SecurityOpt = append(h.SecurityOpt, "label=disable")
+		}
+	}
+	if !h.Privileged {
 		if h.MaskedPaths == nil {
 			h.MaskedPaths = ocispec.MaskedPaths()
 		}
@@ -64,12 +71,7 @@ func (m *Manager) applyDefaults(h *api.HostConfig) {
 	h.PidMode = api.PidMode(m.joinByID(string(h.PidMode)))
 	h.IpcMode = api.IpcMode(m.joinByID(string(h.IpcMode)))
 	h.NetworkMode = api.NetworkMode(m.joinByID(string(h.NetworkMode)))
-	if driver, options := m.logConfig(h); h.LogConfig.Type == "" {
-		h.LogConfig = api.LogConfig{Type: driver, Config: options}
-	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
-	}
+	h.LogConfig = m.logConfig(h.LogConfig)
 }
 
 func (m *Manager) joinByID(mode string) string {
@@ -83,17 +85,19 @@ func (m *Manager) joinByID(mode string) string {
 	return mode
 }
 
-// logConfig is the log driver of a container and its options: the engine's
-// options hold only for the engine's driver.
-func (m *Manager) logConfig(h *api.HostConfig) (string, map[string]string) {
+// logConfig completes the log driver of a container and its options: the
+// engine's options hold only for the engine's driver.
+func (m *Manager) logConfig(c api.LogConfig) api.LogConfig {
 	d := &m.opts.Defaults
-	if h.LogConfig.Type == "" {
-		return d.LogDriver, d.LogOpts
+	if c.Type == "" {
+		c.Type = d.LogDriver
 	}
-	if h.LogConfig.Type == d.LogDriver && len(h.LogConfig.Config) == 0 {
-		return d.LogDriver, d.LogOpts
+	merged := map[string]string{}
+	if c.Type == d.LogDriver {
+		maps.Copy(merged, d.LogOpts)
 	}
-	return h.LogConfig.Type, h.LogConfig.Config
+	maps.Copy(merged, c.Config)
+	return api.LogConfig{Type: c.Type, Config: merged}
 }
 
 // validate refuses what can never work, and returns warnings about what this
@@ -103,6 +107,9 @@ func (m *Manager) validate(o *CreateOptions) (warnings []string, err error) {
 		return nil, err
 	}
 	if err := m.validateHostConfig(o.HostConfig); err != nil {
+		return nil, err
+	}
+	if err := validateNetwork(o); err != nil {
 		return nil, err
 	}
 	warnings, err = m.validateResources(&o.HostConfig.Resources, false)
@@ -189,12 +196,16 @@ func (m *Manager) validateHostConfig(h *api.HostConfig) error {
 			return errs.InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
 		}
 	}
-	driver, options := m.logConfig(h)
-	if err := logs.Validate(driver, options); err != nil {
+	if err := logs.Validate(h.LogConfig.Type, h.LogConfig.Config); err != nil {
 		return err
 	}
 	if _, err := m.runtime(h.Runtime); err != nil {
 		return err
+	}
+	for _, options := range h.Tmpfs {
+		if err := ocispec.ValidateTmpfs(options); err != nil {
+			return err
+		}
 	}
 	return m.validateNamespaces(h)
 }
@@ -216,8 +227,44 @@ func (m *Manager) validateNamespaces(h *api.HostConfig) error {
 	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
 		return errs.InvalidArgument("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
 	}
-	if h.NetworkMode.IsContainer() && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
-		return errs.InvalidArgument("conflicting options: port publishing and the container type network mode")
+	return nil
+}
+
+// validateNetwork refuses what contradicts the way the container is connected.
+func validateNetwork(o *CreateOptions) error {
+	c, h := o.Config, o.HostConfig
+	conflict := func(what string) error { return errs.InvalidArgument("conflicting options: %s", what) }
+	joined := h.NetworkMode.IsContainer()
+	switch {
+	case h.NetworkMode == "container:":
+		return errs.InvalidArgument("invalid network mode: invalid container format container:<name|id>")
+	case joined && c.Hostname != "":
+		return conflict("hostname and the network mode")
+	case joined && len(h.Links) > 0:
+		return conflict("container type network can't be used with links. This would result in undefined behavior")
+	case joined && len(h.DNS) > 0:
+		return conflict("dns and the network mode")
+	case joined && len(h.ExtraHosts) > 0:
+		return conflict("custom host-to-IP mapping and the network mode")
+	case joined && (len(h.PortBindings) > 0 || h.PublishAllPorts):
+		return conflict("port publishing and the container type network mode")
+	case joined && len(c.ExposedPorts) > 0:
+		return conflict("port exposing and the container type network mode")
+	case h.UTSMode.IsHost() && c.Hostname != "":
+		return conflict("hostname and the UTS mode")
+	case h.NetworkMode.IsHost() && len(h.Links) > 0:
+		return conflict("host type networking can't be used with links. This would result in undefined behavior")
+	}
+	if o.NetworkingConfig == nil || h.NetworkMode.IsUserDefined() {
+		return nil
+	}
+	if ep := o.NetworkingConfig.EndpointsConfig[string(h.NetworkMode)]; ep != nil {
+		if a := ep.IPAMConfig; a != nil && (a.IPv4Address.IsValid() || a.IPv6Address.IsValid()) {
+			return errs.InvalidArgument("invalid config for network %s: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only", h.NetworkMode)
+		}
+		if len(ep.Aliases) > 0 {
+			return errs.InvalidArgument("invalid config for network %s: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks", h.NetworkMode)
+		}
 	}
 	return nil
 }

@@ -196,3 +196,26 @@ func adaptPropagation(s *specs.Spec, m *Mount) {
 		}
 	}
 }
+
+// ValidateTmpfs checks the options of a tmpfs as --tmpfs takes them: flags of
+// mount(8) and the settings of tmpfs(5) that a container may choose.
+func ValidateTmpfs(options string) error {
+	for _, option := range splitOptions(options) {
+		name, _, setting := strings.Cut(option, "=")
+		switch name {
+		case "mode", "uid", "gid", "size", "nr_blocks", "nr_inodes", "mpol":
+			if setting {
+				continue
+			}
+		case "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync",
+			"remount", "mand", "nomand", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime",
+			"strictatime", "nostrictatime", "bind", "rbind", "private", "rprivate", "shared", "rshared",
+			"slave", "rslave", "unbindable", "runbindable":
+			if !setting {
+				continue
+			}
+		}
+		return invalid("invalid tmpfs option [%q]", option)
+	}
+	return nil
+}

@@ -240,12 +240,12 @@ func TestUsers(t *testing.T) {
 		groups []uint32
 		home   string
 	}{
-		{"", nil, 0, 0, []uint32{60}, "/root"},
-		{"web", nil, 33, 34, []uint32{50}, "/srv"},
-		{"web:extra", nil, 33, 50, nil, "/srv"},
-		{"33", nil, 33, 34, []uint32{50}, "/srv"},
-		{"1000:1001", nil, 1000, 1001, nil, "/"},
-		{"web", []string{"admin", "70"}, 33, 34, []uint32{50, 60, 70}, "/srv"},
+		{"", nil, 0, 0, []uint32{0, 60}, "/root"},
+		{"web", nil, 33, 34, []uint32{34, 50}, "/srv"},
+		{"web:extra", nil, 33, 50, []uint32{50}, "/srv"},
+		{"33", nil, 33, 34, []uint32{34, 50}, "/srv"},
+		{"1000:1001", nil, 1000, 1001, []uint32{1001}, "/"},
+		{"web", []string{"admin", "70"}, 33, 34, []uint32{34, 50, 60, 70}, "/srv"},
 	} {
 		u, err := ResolveUser(test.spec, passwd, group, test.more)
 		if err != nil {

@@ -183,7 +183,7 @@ func ValidateSecurityOpt(options []string) error {
 	if err != nil {
 		return err
 	}
-	if o.apparmor != "" && o.apparmor != "unconfined" && !apparmorEnabled() {
+	if o.apparmor != "" && o.apparmor != "unconfined" && !AppArmorEnabled() {
 		return fmt.Errorf("cannot use AppArmor profile %q: this kernel does not have AppArmor", o.apparmor)
 	}
 	if len(o.labels) > 0 && !slices.Equal(o.labels, []string{"disable"}) && !selinuxEnabled() {
@@ -198,7 +198,8 @@ func ValidateSecurityOpt(options []string) error {
 	return nil
 }
 
-func apparmorEnabled() bool {
+// AppArmorEnabled tells whether the kernel confines programs by AppArmor.
+func AppArmorEnabled() bool {
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	return err == nil && len(b) > 0 && b[0] == 'Y'
 }

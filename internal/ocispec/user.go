@@ -17,6 +17,9 @@ func ResolveUser(spec string, passwd, group []byte, more []string) (*User, error
 		return nil, invalid("%w", err)
 	}
 	u := &User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: found.Home}
+	// The primary group is also a supplementary one: a program that changes its
+	// group could otherwise escape what is forbidden to it (CVE-2022-36109).
+	u.Groups = append(u.Groups, u.GID)
 	for _, g := range found.Sgids {
 		u.Groups = append(u.Groups, uint32(g))
 	}

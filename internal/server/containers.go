@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 
 	ctypes "github.com/moby/moby/api/types/container"
@@ -92,7 +93,11 @@ func stopOptions(r *request) (o container.StopOptions, err error) {
 }
 
 func (s *Server) killContainer(w *response, r *request) error {
-	return noContent(w, s.containers.Kill(r.Context(), r.name, r.Form.Get("signal")))
+	err := s.containers.Kill(r.Context(), r.name, r.Form.Get("signal"))
+	if err != nil {
+		err = fmt.Errorf("cannot kill container: %s: %w", r.name, err)
+	}
+	return noContent(w, err)
 }
 
 func (s *Server) pauseContainer(w *response, r *request) error {

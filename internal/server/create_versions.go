@@ -82,6 +82,7 @@ func adaptOld(o *container.CreateOptions, v apiVersion) error {
 	if v < 1_43 {
 		host.Annotations = nil
 	}
+	o.DefaultReadOnlyNonRecursive = v < 1_44
 	if v < 1_44 && o.Config.Healthcheck != nil {
 		o.Config.Healthcheck.StartInterval = 0
 	}

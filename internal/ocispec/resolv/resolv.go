@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -99,6 +100,9 @@ func ResolvConf(c *Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !c.HostNetwork {
+		host.dropUnreachable(c.Addrs)
+	}
 	if len(c.DNS) > 0 {
 		host.servers = nil
 		for _, addr := range c.DNS {
@@ -131,6 +135,18 @@ func ResolvConf(c *Config) ([]byte, error) {
 }
 
 type settings struct{ servers, search, options []string }
+
+// dropUnreachable takes out IPv6 name servers where the container has no IPv6
+// address to ask them from.
+func (s *settings) dropUnreachable(own []netip.Addr) {
+	if slices.ContainsFunc(own, netip.Addr.Is6) {
+		return
+	}
+	s.servers = slices.DeleteFunc(s.servers, func(server string) bool {
+		addr, err := netip.ParseAddr(server)
+		return err == nil && addr.Is6()
+	})
+}
 
 func hostSettings(hostNetwork bool) (*settings, error) {
 	content, err := os.ReadFile(hostFile)

@@ -1,0 +1,74 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gantry-containers/gantry/internal/snapshot"
+)
+
+// marker is the file by which programs tell that they run in a container.
+const marker = ".dockerenv"
+
+// markRoot puts the marker into the writable layer of a new container.
+func (m *Manager) markRoot(id string) error {
+	mounts, err := m.opts.Snapshots.Mounts(id)
+	if err != nil {
+		return err
+	}
+	dir := ""
+	for _, mnt := range mounts {
+		if mnt.Type == "bind" {
+			dir = mnt.Source
+		}
+		for _, option := range mnt.Options {
+			if upper, ok := strings.CutPrefix(option, "upperdir="); ok {
+				dir = upper
+			}
+		}
+	}
+	if dir == "" {
+		return nil
+	}
+	// The root is the image's: what is there must not be followed or replaced.
+	file, err := os.OpenFile(filepath.Join(dir, marker), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if os.IsExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot mark the container's root: %w", err)
+	}
+	return file.Close()
+}
+
+// withoutOwn leaves out of the changes what the engine and the runtime made in
+// the writable layer: places to mount on, of which the user sees only what is
+// mounted there.
+func withoutOwn(changes []snapshot.Change) []snapshot.Change {
+	own := map[string]bool{}
+	for _, path := range []string{"/" + marker, "/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys",
+		"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"} {
+		own[path] = true
+	}
+	kept := make([]snapshot.Change, 0, len(changes))
+	inEtc := false
+	for _, c := range changes {
+		if own[c.Path] && c.Kind != snapshot.Deleted {
+			continue
+		}
+		inEtc = inEtc || strings.HasPrefix(c.Path, "/etc/")
+		kept = append(kept, c)
+	}
+	if inEtc || len(kept) == len(changes) {
+		return kept
+	}
+	// Making files in /etc changed it, and nothing else did.
+	for i, c := range kept {
+		if c.Path == "/etc" && c.Kind != snapshot.Deleted {
+			return append(kept[:i], kept[i+1:]...)
+		}
+	}
+	return kept
+}
