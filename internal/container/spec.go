@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	securejoin "github.com/cyphar/filepath-securejoin"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/layer"
 	"github.com/gantry-containers/gantry/internal/ocispec"
 )
 
@@ -243,19 +245,16 @@ func (m *Manager) userFiles(rec *Record) (userFiles, error) {
 }
 
 // readInRoot reads a regular file of a root, following symlinks inside it. A
-// file that is not there is nil.
+// file that is not there, or is something else, is nil: a container may have put
+// a device in its place, which must not even be opened from out here.
 func readInRoot(root *os.File, name string) ([]byte, error) {
-	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	file, err := layer.OpenIn(root, name)
 	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errors.Is(err, unix.ELOOP):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("cannot read /%s of the container: %w", name, err)
 	}
-	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, err

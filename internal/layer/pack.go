@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -232,23 +233,28 @@ func isOpaque(fd int) bool {
 }
 
 func (p *packer) regular(dirfd int, base, name string) error {
-	// O_NONBLOCK: should a fifo have taken the place of the file, opening it
-	// must not wait for a writer.
-	fd, err := openat(dirfd, base, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	// A running container may have put a device in the place of the file since:
+	// what is opened to be read is what was looked at.
+	place, err := openat(dirfd, base, unix.O_PATH, 0)
 	if err == unix.ENOENT {
 		return err
 	}
 	if err != nil {
 		return p.explain(name, err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(place)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(place, &st); err != nil {
 		return p.explain(name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return unix.ENOENT // it is not what it was
 	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(place), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return p.explain(name, err)
+	}
+	defer unix.Close(fd)
 	hdr, err := p.header(fd, name, &st)
 	if err != nil {
 		return p.explain(name, err)

@@ -20,18 +20,25 @@ func homeOf(root *os.File, p *specs.Process) string {
 			return ""
 		}
 	}
-	fd, err := unix.Openat2(int(root.Fd()), "etc/passwd", &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
+	// First without opening it: the container may have put a device in its place,
+	// and out here nothing keeps that from being used.
+	place, err := unix.Openat2(int(root.Fd()), "etc/passwd", &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return "/"
 	}
-	f := os.NewFile(uintptr(fd), "/etc/passwd")
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if unix.Fstat(place, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return "/"
 	}
+	f, err := os.Open("/proc/self/fd/" + strconv.Itoa(place))
+	if err != nil {
+		return "/"
+	}
+	defer f.Close()
 	return findHome(io.LimitReader(f, 1<<20), p.User.UID)
 }
 

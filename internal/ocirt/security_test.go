@@ -232,3 +232,36 @@ func stepsOfExec(t *testing.T, c *Container, p *Process, proc *specs.Process) st
 	})
 	return strings.Join(order, "; ")
 }
+
+// TestPasswdThatIsADevice: what a container puts in the place of a file that is
+// read from outside must not be opened there, where no device is out of reach.
+func TestPasswdThatIsADevice(t *testing.T) {
+	root := newRoot(t)
+	passwd := filepath.Join(root, "etc/passwd")
+	if err := os.Remove(passwd); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod(passwd, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, passwd, unix.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if home := homeOf(dir, &specs.Process{}); home != "/" {
+		t.Errorf("home is %q", home)
+	}
+	var event [4096]byte
+	if n, err := unix.Read(watch, event[:]); err != unix.EAGAIN {
+		t.Errorf("the device was opened (%d, %v)", n, err)
+	}
+}

@@ -120,13 +120,18 @@ func (t *task) reopen(s logs.Stream) {
 	if t.out[s] != nil || t.rec.Pipes[s] == 0 {
 		return
 	}
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", t.rec.Pid, s), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// Looked at before it is opened: a device does things when it is opened.
+	there, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", t.rec.Pid, s), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
+	defer unix.Close(there)
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Ino != t.rec.Pipes[s] {
-		unix.Close(fd)
+	if unix.Fstat(there, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Ino != t.rec.Pipes[s] {
+		return
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", there), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return
 	}
 	t.out[s] = os.NewFile(uintptr(fd), s.String())
