@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +38,11 @@ func Detached(mounts []Mount) (*os.File, error) {
 	// An overlay may also be invalid because this kernel knows less of the way
 	// it was described; mount(2) knows it all.
 	if errors.Is(err, errUnsupported) || m.Type == "overlay" && errors.Is(err, unix.EINVAL) {
-		return private(m)
+		root, perr := private(m)
+		if perr == nil && longLower(m) {
+			oneByOneRefused.Store(true)
+		}
+		return root, perr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot mount %s: %w", m.Type, err)
@@ -116,9 +122,20 @@ func (c *config) set(fstype string, p param) error {
 	return c.explain(unix.FsconfigSetString(c.fd, p.key, p.value))
 }
 
-// setLower adds the layers one by one, which lifts the limit on their length
-// together. lowerdir+ takes its value as it is, without escapes.
+// oneByOneRefused is set once this kernel (before Linux 6.7) has refused
+// lowerdir+: each refusal is a line in the kernel's log.
+var oneByOneRefused atomic.Bool
+
+// setLower names the layers in one string, which every kernel takes, or where
+// they are too many for that adds them one by one. lowerdir+ takes its value as
+// it is, without escapes.
 func (c *config) setLower(value string) error {
+	if len(value) < maxFsconfigString {
+		return c.explain(unix.FsconfigSetString(c.fd, "lowerdir", value))
+	}
+	if oneByOneRefused.Load() {
+		return errUnsupported
+	}
 	for _, dir := range SplitLower(value) {
 		dir, err := c.short(dir)
 		if err != nil {
@@ -129,6 +146,16 @@ func (c *config) setLower(value string) error {
 		}
 	}
 	return nil
+}
+
+// longLower tells whether the layers of an overlay are added one by one.
+func longLower(m Mount) bool {
+	for _, o := range m.Options {
+		if v, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			return len(v) >= maxFsconfigString
+		}
+	}
+	return false
 }
 
 // short gives a name for dir that fits into one fsconfig string.
