@@ -53,6 +53,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/mount"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
 )
 
 // Container is what Start needs to know. All files stay the caller's: they are
@@ -85,6 +86,10 @@ type Container struct {
 	NoPivot bool
 	// NoNewKeyring leaves the process in the caller's session keyring.
 	NoNewKeyring bool
+	// Filter, when set, is used in place of Spec.Linux.Seccomp: compiling a
+	// profile takes longer than all else Start does before it forks. It is only
+	// read, and may be shared.
+	Filter *seccomp.Program
 }
 
 // Process is a process that was started. The caller is its parent and reaps it,
@@ -121,6 +126,8 @@ type Exec struct {
 	NoPivot bool
 	// NoNewKeyring leaves the process in the caller's session keyring.
 	NoNewKeyring bool
+	// Filter, when set, is used in place of Spec.Linux.Seccomp.
+	Filter *seccomp.Program
 
 	path string // executed instead of Process.Args[0]: hooks have both
 }

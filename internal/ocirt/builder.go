@@ -47,6 +47,7 @@ type builder struct {
 	entered  spawn.Reg        // 1 when the working directory was entered as root
 	waits    bool             // for Release, before it executes
 	fifo     spawn.Arg        // where it waits
+	filter   *seccomp.Program // in place of the specification's profile
 	listener *seccomp.Program // when the filter has one
 
 	appears bool // has still to enter the pid namespace it joined

@@ -26,7 +26,7 @@ func (e *Exec) Start(ctx context.Context) (*Process, error) {
 	}
 	b := newBuilder(e.Spec, e.Process, e.ExtraFiles)
 	defer b.close()
-	b.id, b.cgroup, b.execPath = e.ID, e.Cgroup, e.path
+	b.id, b.cgroup, b.filter, b.execPath = e.ID, e.Cgroup, e.Filter, e.path
 	target, err := e.target()
 	if err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func (b *builder) finish() error {
 	if b.waits {
 		b.Detaching()
 	}
-	if !p.NoNewPrivileges && b.spec.Linux.Seccomp != nil {
+	if !p.NoNewPrivileges && (b.filter != nil || b.spec.Linux.Seccomp != nil) {
 		// It needs a privilege that goes now.
 		if err := b.installSeccomp(); err != nil {
 			return err

@@ -14,16 +14,14 @@ import (
 	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
-// installSeccomp adds the step that installs the filter of the specification.
-// Everything after it is subject to that filter.
-func (b *builder) installSeccomp() error {
-	profile := b.spec.Linux.Seccomp
-	if profile == nil {
-		return nil
-	}
-	prog, err := seccomp.Compile(profile)
-	if err != nil {
-		return err
+// installSeccomp adds the step that installs the filter, the caller's or that of
+// the specification. Everything after it is subject to that filter.
+func (b *builder) installSeccomp() (err error) {
+	prog := b.filter
+	if prog == nil {
+		if prog, err = seccomp.Compile(b.spec.Linux.Seccomp); err != nil {
+			return err
+		}
 	}
 	if prog == nil || len(prog.Filter) == 0 {
 		return nil

@@ -68,7 +68,7 @@ func containerCgroup(c *Container) (cg *cgroup.Cgroup, made bool, err error) {
 func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, err error) {
 	b := newBuilder(c.Spec, c.Spec.Process, c.ExtraFiles)
 	defer b.close()
-	b.id, b.bundle, b.cgroup = c.ID, c.Bundle, cg
+	b.id, b.bundle, b.cgroup, b.filter = c.ID, c.Bundle, cg, c.Filter
 	if b.ns, err = parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS); err != nil {
 		return nil, err
 	}
