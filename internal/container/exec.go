@@ -23,7 +23,7 @@ type execution struct {
 	container *Container
 	request   api.ExecCreateRequest
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows; locked after the container's, never before it
 	started  bool
 	running  bool
 	pid      int
@@ -104,8 +104,9 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions, 
 	}
 	e.mu.Lock()
 	if e.started {
+		ended := e.exitCode != nil
 		e.mu.Unlock()
-		if e.exitCode != nil {
+		if ended {
 			return errs.Conflict("exec command %s has already run", id)
 		}
 		return errs.Conflict("exec command %s is already running", id)
@@ -312,6 +313,7 @@ func (m *Manager) ExecInspect(ctx context.Context, id string) (*api.ExecInspectR
 		return nil, err
 	}
 	m.refreshExec(ctx, e)
+	containerID := e.container.copy().ID
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := &e.request
@@ -325,7 +327,7 @@ func (m *Manager) ExecInspect(ctx context.Context, id string) (*api.ExecInspectR
 		OpenStdin:   r.AttachStdin,
 		OpenStdout:  r.AttachStdout,
 		OpenStderr:  r.AttachStderr,
-		ContainerID: e.container.copy().ID,
+		ContainerID: containerID,
 		Pid:         e.pid,
 		CanRemove:   e.exitCode != nil,
 	}
