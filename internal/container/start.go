@@ -14,6 +14,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/ocirt"
+	"github.com/gantry-containers/gantry/internal/ocispec"
 	"github.com/gantry-containers/gantry/internal/shim"
 )
 
@@ -124,6 +125,17 @@ func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbo
 	if err != nil {
 		return nil, err
 	}
+	external, err := m.runtime(rec.HostConfig.Runtime)
+	if err != nil {
+		return nil, err // it was there when the container was created
+	}
+	var profile json.RawMessage
+	if external == nil && spec.Linux.Seccomp != nil {
+		if profile, err = ocispec.EncodeSeccomp(spec.Linux.Seccomp); err != nil {
+			return nil, err
+		}
+		spec.Linux.Seccomp = nil
+	}
 	encoded, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
@@ -132,14 +144,11 @@ func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbo
 	if err != nil {
 		return nil, err
 	}
-	external, err := m.runtime(rec.HostConfig.Runtime)
-	if err != nil {
-		return nil, err // it was there when the container was created
-	}
 	return &shim.StartRequest{
 		ID:          rec.ID,
 		Runtime:     external,
 		Spec:        encoded,
+		Seccomp:     profile,
 		RootMounts:  mounts,
 		Bundle:      m.dir(rec.ID),
 		Terminal:    rec.Config.Tty,

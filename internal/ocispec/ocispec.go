@@ -2,8 +2,8 @@
 // configuration: the process, its namespaces, mounts, devices, limits and
 // privileges, with Docker's defaults for all that was not said.
 //
-// It is a function of its input and of what the host can do; it keeps nothing,
-// starts nothing, and does not know what a container record is. Names of users
+// It is a function of its input and of what the host can do; it keeps nothing
+// but the seccomp profiles it has resolved before, starts nothing, and does not know what a container record is. Names of users
 // must have been resolved and volumes found before.
 package ocispec
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sort"
 	"strconv"
@@ -255,42 +254,4 @@ func makeWritable(s *specs.Spec, destination string) {
 			s.Mounts[i].Options = slices.DeleteFunc(slices.Clone(s.Mounts[i].Options), func(o string) bool { return o == "ro" })
 		}
 	}
-}
-
-// seccompProfile chooses the profile: the container's, then the engine's, then
-// the built-in one. A privileged container has none unless it brings its own.
-func seccompProfile(s *specs.Spec, in *Input, own string) (err error) {
-	source := own
-	if source == "" && in.HostConfig.Privileged {
-		return nil
-	}
-	if source == "" {
-		source = in.SeccompProfile
-		if source != "" && source != "unconfined" && source != "builtin" {
-			b, err := os.ReadFile(source)
-			if err != nil {
-				return describe("cannot read the engine's seccomp profile", err)
-			}
-			source = string(b)
-		}
-	}
-	switch source {
-	case "unconfined":
-		return nil
-	case "", "builtin":
-		s.Linux.Seccomp, err = builtinSeccomp(s)
-	default:
-		s.Linux.Seccomp, err = seccomp.LoadProfile(source, s)
-	}
-	if err != nil {
-		return invalid("cannot load the seccomp profile: %w", err)
-	}
-	return nil
-}
-
-func builtinSeccomp(s *specs.Spec) (*specs.LinuxSeccomp, error) {
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		return nil, nil
-	}
-	return seccomp.GetDefaultProfile(s)
 }

@@ -10,11 +10,16 @@ import (
 
 // StartRequest describes a container to start.
 type StartRequest struct {
-	ID         string
-	Spec       json.RawMessage `json:"-"` // OCI runtime configuration; travels beside the request
-	RootMounts []mount.Mount   `json:",omitempty"`
-	Bundle     string          `json:",omitempty"`
-	Runtime    *Runtime        `json:",omitempty"` // nil is the built-in one
+	ID   string
+	Spec json.RawMessage `json:"-"` // OCI runtime configuration; travels beside the request
+	// Seccomp is the seccomp profile (specs.LinuxSeccomp), in place of one in
+	// Spec: the shim reads and compiles equal bytes once. It travels behind Spec.
+	// A Runtime that is not ours takes its profile from Spec.
+	Seccomp     json.RawMessage `json:"-"`
+	SeccompSize int             `json:",omitempty"` // its bytes; set by Client.Start
+	RootMounts  []mount.Mount   `json:",omitempty"`
+	Bundle      string          `json:",omitempty"`
+	Runtime     *Runtime        `json:",omitempty"` // nil is the built-in one
 
 	Terminal    bool    `json:",omitempty"`
 	OpenStdin   bool    `json:",omitempty"`

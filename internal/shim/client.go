@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -197,7 +198,9 @@ func (l *link) exchange(ctx context.Context, r request, blob []byte, files []*os
 // errdefs.ErrConflict.
 func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File) (*StartReply, error) {
 	var out StartReply
-	if err := c.call(ctx, "start", r, &out, r.Spec, false, netns); err != nil {
+	request := *r
+	request.SeccompSize = len(r.Seccomp)
+	if err := c.call(ctx, "start", &request, &out, slices.Concat(r.Spec, r.Seccomp), false, netns); err != nil {
 		return nil, err
 	}
 	return &out, nil

@@ -31,6 +31,7 @@ type Holder struct {
 	lock     *os.File // of shim.lock: one io per exec root
 
 	orphans reaper
+	filters filters
 }
 
 // key names a process: a container's first one when exec is "".

@@ -18,6 +18,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/mount"
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
 )
 
 // Runtime is an external OCI runtime: a program with runc's command line. It
@@ -60,7 +61,7 @@ func (h *Holder) external(r *Runtime, id string) *external {
 func (h *Holder) bundles() string { return filepath.Join(h.execRoot, "bundles") }
 
 // spawn makes the container's first process, with the runtime asked for.
-func (t *task) spawn(ctx context.Context, r *StartRequest, spec *specs.Spec, netns *os.File, io *stdio) (*ocirt.Process, error) {
+func (t *task) spawn(ctx context.Context, r *StartRequest, spec *specs.Spec, filter *seccomp.Program, netns *os.File, io *stdio) (*ocirt.Process, error) {
 	if r.Runtime != nil {
 		if err := checkID(r.Runtime.Name); err != nil {
 			return nil, errs.InvalidArgument("invalid runtime name: %s", r.Runtime.Name)
@@ -68,7 +69,7 @@ func (t *task) spawn(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		return t.h.external(r.Runtime, t.id).start(ctx, spec, r.RootMounts, netns, io)
 	}
 	return ocirt.Start(ctx, &ocirt.Container{
-		ID: r.ID, Spec: spec, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns,
+		ID: r.ID, Spec: spec, Filter: filter, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns,
 		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
 	})
 }
@@ -78,8 +79,12 @@ func (t *task) spawnExec(ctx context.Context, spec *specs.Spec, process *specs.P
 	if t.rec.Runtime != nil {
 		return t.h.external(t.rec.Runtime, t.id).exec(ctx, process, io)
 	}
+	filter, err := t.filter()
+	if err != nil {
+		return nil, err
+	}
 	e := &ocirt.Exec{
-		Pid: t.rec.Pid, StartTime: t.rec.StartTime, Spec: spec, Process: process, Cgroup: t.cgroup(),
+		Pid: t.rec.Pid, StartTime: t.rec.StartTime, Spec: spec, Process: process, Filter: filter, Cgroup: t.cgroup(),
 		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
 	}
 	return e.Start(ctx)

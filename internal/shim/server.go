@@ -97,7 +97,11 @@ func (h *Holder) handle(r *request, f *frame) (v any, err error) {
 	switch r.Op {
 	case "start":
 		return decode(r, func(b *StartRequest) (any, error) {
-			b.Spec = f.blob
+			end := len(f.blob) - b.SeccompSize
+			if b.SeccompSize < 0 || end < 0 {
+				return nil, errs.InvalidArgument("a seccomp profile cannot have %d of %d bytes", b.SeccompSize, len(f.blob))
+			}
+			b.Spec, b.Seccomp = f.blob[:end:end], f.blob[end:]
 			netns := f.takeFD(0, "netns")
 			if netns != nil {
 				defer netns.Close()

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/ocirt"
+	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
 )
 
 // start starts a container. Its answer means: recorded, its output is read, and
@@ -50,6 +51,16 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 	if err := os.WriteFile(t.specPath(), r.Spec, 0o600); err != nil {
 		return errs.System("cannot keep the state of %s: %w", t.key, err)
 	}
+	var filter *seccomp.Program
+	var profile string // its digest
+	if len(r.Seccomp) > 0 {
+		if filter, profile, err = t.h.filters.compile(r.Seccomp); err != nil {
+			return err
+		}
+		if err := os.WriteFile(t.profilePath(), r.Seccomp, 0o600); err != nil {
+			return errs.System("cannot keep the state of %s: %w", t.key, err)
+		}
+	}
 	spec.Process.Terminal = r.Terminal
 	ownOOMScore(spec.Process, nil)
 	if r.Terminal && r.ConsoleSize != [2]uint{} {
@@ -66,7 +77,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		return err
 	}
 	defer t.h.orphans.spawning()()
-	p, err := t.spawn(ctx, r, spec, netns, io)
+	p, err := t.spawn(ctx, r, spec, filter, netns, io)
 	if err != nil {
 		io.closeOurs()
 		log.Close()
@@ -80,6 +91,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		SharedPIDs: sharesPIDs(spec),
 		WatchOOM:   hasMemoryLimit(spec),
 		Log:        &r.Log,
+		Seccomp:    profile,
 		Runtime:    r.Runtime,
 	}
 	t.log = log

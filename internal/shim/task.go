@@ -27,6 +27,7 @@ type record struct {
 	WatchOOM   bool         `json:",omitempty"` // it has a memory limit
 	Reaped     bool         `json:",omitempty"` // the exit code is known, and nobody was told yet
 	Log        *logs.Config `json:",omitempty"` // of a container
+	Seccomp    string       `json:",omitempty"` // digest of the profile beside its specification
 	Runtime    *Runtime     `json:",omitempty"` // of a container that has an external one
 	// Pipes are the inodes of standard output and error, by which a new io
 	// recognises them in /proc/PID/fd.
