@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -113,16 +114,11 @@ func (x *external) execute(ctx context.Context, c *runtimeCall) error {
 		return errs.System("cannot call the runtime %s: %w", x.Name, err)
 	}
 	defer closeFile(c.errors)
+	// One that io did not survive must not go on making a container which the
+	// next io has given up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	defer x.orphans.spawning()()
-	var err error
-	if c.private {
-		err = x.startPrivately(cmd, c)
-	} else {
-		err = cmd.Start()
-	}
-	if err == nil {
-		err = cmd.Wait()
-	}
+	err := x.runLocked(cmd, c)
 	if err == nil {
 		return nil
 	}
@@ -158,12 +154,9 @@ func (c *runtimeCall) connect(cmd *exec.Cmd) error {
 	return nil
 }
 
-// startPrivately starts the runtime in a mount namespace of its own, in which
-// the bundle is complete: so the root file system and the network namespace
-// appear nowhere on the host, and they go by themselves. The container's mount
-// namespace is a copy of that one. Nothing else is changed there, so that what a
-// user wants to travel between host and container still does.
-func (x *external) startPrivately(cmd *exec.Cmd, c *runtimeCall) error {
+// runLocked executes the program from a thread that lives as long as it, as its
+// parent-death signal wants.
+func (x *external) runLocked(cmd *exec.Cmd, c *runtimeCall) error {
 	var root *os.File
 	if len(c.mounts) > 0 {
 		var err error
@@ -174,17 +167,27 @@ func (x *external) startPrivately(cmd *exec.Cmd, c *runtimeCall) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not be used again
+		runtime.LockOSThread()
+		if !c.private {
+			defer runtime.UnlockOSThread()
+			done <- cmd.Run()
+			return
+		}
+		// Never unlocked: the thread must not be used again.
 		err := x.enterBundle(root, c.netns)
 		if err == nil {
-			err = cmd.Start()
+			err = cmd.Run()
 		}
 		done <- err
 	}()
 	return <-done
 }
 
-// enterBundle gives the calling thread that mount namespace.
+// enterBundle gives the calling thread a mount namespace of its own in which the
+// bundle is complete: so the root file system and the network namespace appear
+// nowhere on the host, and they go by themselves. The container's mount namespace
+// is a copy of that one. Nothing else is changed there, so that what a user wants
+// to travel between host and container still does.
 func (x *external) enterBundle(root, netns *os.File) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot create a mount namespace: %w", err)
