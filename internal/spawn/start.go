@@ -196,8 +196,13 @@ func prelude(keep []int) *Program {
 	p := &Program{}
 	p.Doing("prepare a new process")
 	act := p.Space(64) // struct sigaction, all zero: SIG_DFL
-	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTERM, unix.SIGCHLD, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH} {
-		p.Sys(unix.SYS_RT_SIGACTION, Int(int(sig)), act, Int(0), Int(8))
+	// All of them: what started us may have had any signal ignored, and an
+	// ignored signal stays so across execve.
+	for sig := 1; sig <= 64; sig++ {
+		if sig == int(unix.SIGKILL) || sig == int(unix.SIGSTOP) {
+			continue
+		}
+		p.Sys(unix.SYS_RT_SIGACTION, Int(sig), act, Int(0), Int(8))
 	}
 	p.Sys(unix.SYS_RT_SIGPROCMASK, Int(unix.SIG_SETMASK), act, Int(0), Int(8))
 	p.Sys(unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(0), Int(0), Int(0), Int(0))
