@@ -101,23 +101,23 @@ func (m *Manager) StatPath(ctx context.Context, ref, name string) (*api.PathStat
 		return nil, err
 	}
 	defer t.root.Close()
-	return t.stat(&rec, name)
+	return t.stat(ref, name)
 }
 
-func (t *tree) stat(rec *Record, asked string) (*api.PathStat, error) {
+func (t *tree) stat(ref, asked string) (*api.PathStat, error) {
 	s, err := layer.StatPath(t.root, t.path)
 	if err != nil {
-		return nil, pathError(rec, asked, err)
+		return nil, pathError(ref, asked, err)
 	}
 	return &api.PathStat{Name: s.Name, Size: s.Size, Mode: s.Mode, Mtime: s.Mtime, LinkTarget: s.LinkTarget}, nil
 }
 
-func pathError(rec *Record, name string, err error) error {
+func pathError(ref, name string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR) && !strings.HasSuffix(name, "/"):
-		return errs.NotFound("Could not find the file %s in container %s", name, rec.ID)
+		return errs.NotFound("Could not find the file %s in container %s", name, ref)
 	case errors.Is(err, syscall.ENOTDIR):
-		return errs.InvalidArgument("%s in container %s is not a directory", name, rec.ID)
+		return errs.InvalidArgument("%s in container %s is not a directory", name, ref)
 	}
 	return err
 }
@@ -135,12 +135,12 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string, begin func(*ap
 		return err
 	}
 	defer t.root.Close()
-	stat, err := t.stat(&rec, name)
+	stat, err := t.stat(ref, name)
 	if err != nil {
 		return err
 	}
 	if err := layer.PackPath(ctx, t.root, t.path, begin(stat)); err != nil {
-		return pathError(&rec, name, err)
+		return pathError(ref, name, err)
 	}
 	m.publish(c, events.ActionArchivePath)
 	return nil
@@ -161,7 +161,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 		return err
 	}
 	defer t.root.Close()
-	stat, err := t.stat(&rec, name)
+	stat, err := t.stat(ref, name)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	}
 	defer plain.Close()
 	if err := layer.UnpackPath(ctx, t.root, t.path, plain, options); err != nil {
-		return pathError(&rec, name, err)
+		return pathError(ref, name, err)
 	}
 	m.publish(c, events.ActionExtractToDir)
 	return nil

@@ -47,6 +47,9 @@ type Record struct {
 	Mounts    []Mount
 	Endpoints map[string]*network.EndpointSettings // as asked for, by network
 	Network   *Network                             // as it is, while running
+	// NetworkIDs are the networks of the last run, by name: tools that compare
+	// a container with what they want of it look at them when it does not run.
+	NetworkIDs map[string]string `json:",omitempty"`
 
 	State                State
 	RestartCount         int

@@ -84,13 +84,8 @@ func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, erro
 	if len(argv) == 0 {
 		return nil, errs.InvalidArgument("no command specified")
 	}
-	if o.Config.Hostname == "" && !o.HostConfig.NetworkMode.IsContainer() {
-		o.Config.Hostname = id[:12]
-		if o.HostConfig.NetworkMode.IsHost() {
-			if name, err := os.Hostname(); err == nil {
-				o.Config.Hostname = name
-			}
-		}
+	if o.Config.Hostname == "" {
+		o.Config.Hostname = m.defaultHostname(id, o.HostConfig.NetworkMode)
 	}
 	c := &Container{rec: Record{
 		ID:                id,
@@ -113,11 +108,31 @@ func (m *Manager) newContainer(o *CreateOptions, image *Image) (*Container, erro
 	return c, nil
 }
 
+// defaultHostname is the short ID, or the name of whose network it is.
+func (m *Manager) defaultHostname(id string, mode api.NetworkMode) string {
+	switch {
+	case mode.IsHost():
+		if name, err := os.Hostname(); err == nil {
+			return name
+		}
+	case mode.IsContainer():
+		if owner, err := m.lookup(mode.ConnectedContainer()); err == nil {
+			return owner.copy().Config.Hostname
+		}
+	}
+	return id[:12]
+}
+
 // build makes what the container has on disk and records it.
 func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) error {
 	id := c.rec.ID
 	if err := os.MkdirAll(m.dir(id), 0o710); err != nil {
 		return fmt.Errorf("cannot make the container's directory: %w", err)
+	}
+	if log := m.logPath(&c.rec); log != "" && filepath.Dir(log) != m.dir(id) {
+		if err := os.Mkdir(filepath.Dir(log), 0o700); err != nil {
+			return fmt.Errorf("cannot make the directory of the container's log: %w", err)
+		}
 	}
 	options := snapshot.PrepareOptions{Ephemeral: o.HostConfig.AutoRemove}
 	if size, ok := o.HostConfig.StorageOpt["size"]; ok {
@@ -234,7 +249,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 		return errs.InvalidArgument("Neither old nor new names may be empty")
 	}
 	if err := validName(name); err != nil {
-		return fmt.Errorf("Error when allocating new name: %w", err)
+		return fmt.Errorf("Error when allocating new name: %w", badName("/"+name))
 	}
 	c.op.Lock()
 	defer c.op.Unlock()

@@ -65,7 +65,7 @@ func (m *Manager) ExecCreate(ctx context.Context, ref string, r *api.ExecCreateR
 	m.mu.Lock()
 	m.execs[id] = e
 	m.mu.Unlock()
-	m.publish(c, events.ActionExecCreate+events.Action(": "+strings.Join(r.Cmd, " ")), "execID", id)
+	m.publish(c, events.ActionExecCreate+events.Action(": "+r.Cmd[0]+" "+strings.Join(r.Cmd[1:], " ")), "execID", id)
 	return id, nil
 }
 
@@ -114,12 +114,12 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions, 
 	e.started, e.running = true, true
 	e.mu.Unlock()
 	if err := m.execStart(context.WithoutCancel(ctx), e, o, hijack); err != nil {
-		code, err := startExitCode(err)
+		code, sentence := startExitCode(err)
 		if code == 128 {
-			code = 126
+			code, sentence = 126, err
 		}
 		e.end(code, m.execOrder())
-		return err
+		return sentence
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (m *Manager) execStart(ctx context.Context, e *execution, o ExecStartOption
 		OpenStdin: e.request.AttachStdin && !o.Detach,
 		Detach:    o.Detach,
 	}
-	m.publish(e.container, events.ActionExecStart+events.Action(": "+strings.Join(e.request.Cmd, " ")), "execID", e.id)
+	m.publish(e.container, events.ActionExecStart+events.Action(": "+e.request.Cmd[0]+" "+strings.Join(e.request.Cmd[1:], " ")), "execID", e.id)
 	var report func(error)
 	if !o.Detach {
 		// The streams are there before the process is, so no byte is missed.

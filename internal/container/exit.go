@@ -92,6 +92,7 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	if err := m.opts.Networks.Disconnect(ctx, rec.ID); err != nil {
 		m.opts.Log.Error("cannot release the network", "container", rec.ID, "error", err)
 	}
+	m.leaveVolumes(&rec)
 	restart, wait := m.restartDecision(&rec, c, s)
 	c.mu.Lock()
 	removes := rec.HostConfig.AutoRemove && c.keep == 0
@@ -112,10 +113,17 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	if removes {
 		m.died(c, s)
 		c.wake(waitExit)
-		m.opts.Shim.Forget(ctx, rec.ID, "")
+		// In either order: of a container that is gone the shim is told to
+		// forget, and one whose run is over is removed by the next daemon.
+		forgotten := make(chan struct{})
+		go func() {
+			m.opts.Shim.Forget(ctx, rec.ID, "")
+			close(forgotten)
+		}()
 		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
 			m.opts.Log.Error("cannot remove a container after its exit", "container", rec.ID, "error", err)
 		}
+		<-forgotten
 		return
 	}
 	if err := m.saveState(c); err != nil {

@@ -135,10 +135,10 @@ func networkSettings(rec *Record) *api.NetworkSettings {
 func restingEndpoint(rec *Record, name string) *network.EndpointSettings {
 	asked := rec.Endpoints[name]
 	if asked == nil {
-		return &network.EndpointSettings{}
+		asked = &network.EndpointSettings{}
 	}
 	return &network.EndpointSettings{
-		IPAMConfig: asked.IPAMConfig, Links: asked.Links, Aliases: asked.Aliases,
+		NetworkID: rec.NetworkIDs[name], IPAMConfig: asked.IPAMConfig, Links: asked.Links, Aliases: asked.Aliases,
 		DriverOpts: asked.DriverOpts, GwPriority: asked.GwPriority, MacAddress: asked.MacAddress,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/gantry-containers/gantry/internal/errs"
@@ -157,6 +158,28 @@ func provideBind(mnt *Mount) error {
 		return fmt.Errorf("error while creating mount source path '%s': %w", mnt.Source, err)
 	}
 	return nil
+}
+
+// publishVolume tells of what happens with a volume of a container.
+func (m *Manager) publishVolume(action events.Action, mnt *Mount, more ...string) {
+	attributes := map[string]string{"driver": mnt.Driver}
+	for i := 0; i+1 < len(more); i += 2 {
+		attributes[more[i]] = more[i+1]
+	}
+	m.opts.Events.Publish(events.Message{
+		Type:   events.VolumeEventType,
+		Action: action,
+		Actor:  events.Actor{ID: mnt.Name, Attributes: attributes},
+	})
+}
+
+// leaveVolumes tells that a run no longer uses the container's volumes.
+func (m *Manager) leaveVolumes(rec *Record) {
+	for i := range rec.Mounts {
+		if mnt := &rec.Mounts[i]; mnt.Type == mount.TypeVolume {
+			m.publishVolume(events.ActionUnmount, mnt, "container", rec.ID)
+		}
+	}
 }
 
 // copyUp fills new, empty volumes with what the image has at their place.

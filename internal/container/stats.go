@@ -126,7 +126,8 @@ func totalMemory() uint64 {
 
 func blkioStats(s *cgroup.BlkioStats) api.BlkioStats {
 	entries := func(list []cgroup.BlkioEntry) []api.BlkioStatEntry {
-		if len(list) == 0 {
+		// Of cgroup v1 Docker tells every list, be it empty.
+		if len(list) == 0 && cgroup.Detect() == cgroup.Unified {
 			return nil
 		}
 		out := make([]api.BlkioStatEntry, len(list))

@@ -191,6 +191,8 @@ func (m *Manager) stopToRestart(ctx context.Context, c *Container, o StopOptions
 	return m.stopRunning(ctx, c, o)
 }
 
+const maxSignal = 64 // SIGRTMAX
+
 // Kill sends a signal, SIGKILL when it is empty. A container that does not run
 // is errdefs.ErrConflict.
 func (m *Manager) Kill(ctx context.Context, ref, name string) error {
@@ -202,6 +204,9 @@ func (m *Manager) Kill(ctx context.Context, ref, name string) error {
 	if name != "" {
 		if sig, err = signal.ParseSignal(name); err != nil {
 			return errs.InvalidArgument("%w", err)
+		}
+		if sig < 1 || sig > maxSignal {
+			return errs.InvalidArgument("the linux daemon does not support signal %d", sig)
 		}
 	}
 	rec := c.copy()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	api "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -80,7 +79,6 @@ func (m *Manager) Open(ctx context.Context, name string) (string, error) {
 	if err := m.mount(rec); err != nil {
 		return "", err
 	}
-	m.publish(events.ActionMount, name, "driver", Driver)
 	return m.path(name), nil
 }
 
