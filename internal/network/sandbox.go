@@ -56,7 +56,7 @@ func (m *Manager) Connect(ctx context.Context, req *ConnectRequest) (*Sandbox, e
 	case bridgeNetwork:
 		ns, err = m.connectBridge(ctx, e, req)
 	case noneNetwork:
-		if ns, err = isolated(); err == nil {
+		if ns, err = m.spares.isolated(); err == nil {
 			err = m.enter(e)
 		}
 	case hostNetwork:
@@ -129,7 +129,7 @@ func (m *Manager) connectBridge(ctx context.Context, e *endpoint, req *ConnectRe
 		return nil, errors.Join(err, m.tearDown(context.WithoutCancel(ctx), e))
 	}
 	s.in.Close()
-	m.spares.refill()
+	m.spares.taken()
 	return s.ns, nil
 }
 

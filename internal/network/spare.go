@@ -177,6 +177,9 @@ type spares struct {
 
 	mu      sync.Mutex // guards what follows
 	list    []*spare
+	alone   []*os.File  // isolated namespaces
+	bridged bool        // one of list was wanted lately
+	cut     bool        // one of alone was
 	filling *time.Timer // runs fill
 	waiting bool        // filling is set
 	expiry  *time.Timer // runs expire
@@ -198,10 +201,31 @@ func (p *spares) get(bridge int) *spare {
 	return nil
 }
 
-// refill has spares made in a while, if they are wanted.
-func (p *spares) refill() {
+// isolated returns a namespace with only a loopback, and has another made.
+func (p *spares) isolated() (ns *os.File, err error) {
+	p.mu.Lock()
+	if last := len(p.alone) - 1; last >= 0 {
+		ns, p.alone = p.alone[last], p.alone[:last]
+	}
+	p.cut = true
+	p.refill()
+	p.mu.Unlock()
+	if ns != nil {
+		return ns, nil
+	}
+	return isolated()
+}
+
+// taken has another spare made in place of one that is connected now.
+func (p *spares) taken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.bridged = true
+	p.refill()
+}
+
+// refill has spares made in a while, of the kinds that are wanted. p.mu is held.
+func (p *spares) refill() {
 	if p.m.Spare <= 0 || p.closed {
 		return
 	}
@@ -222,6 +246,7 @@ func (p *spares) fill() {
 	p.mu.Lock()
 	p.waiting = false
 	p.mu.Unlock()
+	p.fillIsolated()
 	for p.wanting() {
 		bridge, err := p.m.ensure()
 		if err != nil {
@@ -245,7 +270,29 @@ func (p *spares) fill() {
 func (p *spares) wanting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.closed && len(p.list) < p.m.Spare
+	return !p.closed && p.bridged && len(p.list) < p.m.Spare
+}
+
+func (p *spares) fillIsolated() {
+	for p.wantingIsolated() {
+		ns, err := isolated()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		if p.closed {
+			ns.Close()
+		} else {
+			p.alone = append(p.alone, ns)
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *spares) wantingIsolated() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed && p.cut && len(p.alone) < p.m.Spare
 }
 
 func (p *spares) expire() {
@@ -254,7 +301,10 @@ func (p *spares) expire() {
 	for _, s := range p.list {
 		s.discard()
 	}
-	p.list = nil
+	for _, ns := range p.alone {
+		ns.Close()
+	}
+	p.list, p.alone, p.bridged, p.cut = nil, nil, false, false
 }
 
 // drain ends the making of spares for good.

@@ -41,6 +41,7 @@ type store struct {
 	whiteouts layer.Whiteouts
 	sync      *syncer
 	removed   atomic.Uint64 // names what is being removed
+	removing  chan struct{} // has room for as many as are removed aside at once
 
 	mu     sync.Mutex // guards the maps
 	layers map[digest.Digest]layerMeta
@@ -54,6 +55,8 @@ func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
 		layers: map[digest.Digest]layerMeta{},
 		links:  map[string]digest.Digest{},
 		busy:   map[digest.Digest]chan struct{}{},
+
+		removing: make(chan struct{}, 2),
 	}
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return nil, fmt.Errorf("cannot remove what an earlier run left: %w", err)
@@ -334,6 +337,26 @@ func (s *store) discard(path string) error {
 	return os.RemoveAll(tmp)
 }
 
+// discardAside is discard for what nobody waits for to be gone from the disk:
+// taking a container's directories apart takes longer than to end it. When many
+// are being removed the caller does it, so that no more is left than is made.
+func (s *store) discardAside(path string) error {
+	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
+	if err := os.Rename(path, tmp); err != nil {
+		return err
+	}
+	select {
+	case s.removing <- struct{}{}:
+		go func() {
+			defer func() { <-s.removing }()
+			_ = os.RemoveAll(tmp) // the next start tries again
+		}()
+		return nil
+	default:
+		return os.RemoveAll(tmp)
+	}
+}
+
 // snapshotPath checks an id before it becomes a file name.
 func (s *store) snapshotPath(id string) (string, error) {
 	if id == "" || id == "." || id == ".." || len(id) > 200 || strings.ContainsAny(id, "/\x00") {
@@ -361,7 +384,7 @@ func (s *store) Remove(_ context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = s.discard(path)
+	err = s.discardAside(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return noSnapshot(id)
 	}
