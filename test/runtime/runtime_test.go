@@ -48,7 +48,10 @@ func run(m *testing.M) int {
 		for name, path := range have {
 			shared.Args = append(shared.Args, "--add-runtime", name+"="+path)
 		}
-		shared.Args = append(shared.Args, "--add-runtime", "missing=/nothing/here")
+		shared.Args = append(shared.Args, "--add-runtime", "missing=/nothing/here", "--add-runtime", "moody="+moody())
+		err = os.WriteFile(moody(), []byte(moodyScript), 0o755)
+	}
+	if err == nil {
 		err = shared.Start(ctx)
 	}
 	if err == nil {
