@@ -110,9 +110,8 @@ func (k *kernel) modules(names []string) ([]string, error) {
 	}
 	if _, err := os.Stat(filepath.Join(k.dir, "modules.dep")); err != nil {
 		// The package leaves this to its installation.
-		version := filepath.Base(k.dir)
-		if b, err := exec.Command("depmod", "-b", k.tree, version).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("cannot run depmod: %w: %s", err, strings.TrimSpace(string(b)))
+		if err := k.depmod(); err != nil {
+			return nil, err
 		}
 	}
 	deps, err := readDeps(filepath.Join(k.dir, "modules.dep"))
@@ -136,6 +135,40 @@ func (k *kernel) modules(names []string) ([]string, error) {
 				}
 			}
 		}
+	}
+	return files, nil
+}
+
+// depmod writes the tables of modprobe(8), by the program of kmod or of busybox.
+func (k *kernel) depmod() error {
+	args := []string{"depmod", "-b", k.tree, filepath.Base(k.dir)}
+	if _, err := exec.LookPath("depmod"); err != nil {
+		args = append([]string{"busybox"}, args...)
+	}
+	if b, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		os.Remove(filepath.Join(k.dir, "modules.dep"))
+		return fmt.Errorf("cannot run depmod: %w: %s", err, strings.TrimSpace(string(b)))
+	}
+	return nil
+}
+
+// autoload maps the files modprobe(8) needs to load the named modules, by their
+// path in the machine, to those of the host.
+func (k *kernel) autoload(names []string) (map[string]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	mods, err := k.modules(names)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	in := filepath.Join("/lib/modules", filepath.Base(k.dir))
+	for _, m := range mods {
+		files[in+strings.TrimPrefix(m, k.dir)] = m
+	}
+	for _, table := range []string{"modules.dep", "modules.alias", "modules.symbols", "modules.builtin"} {
+		files[filepath.Join(in, table)] = filepath.Join(k.dir, table)
 	}
 	return files, nil
 }

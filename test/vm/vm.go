@@ -39,8 +39,11 @@ type Config struct {
 	Env      []string
 	Files    map[string][]byte // by absolute path
 	Modules  []string          // kernel modules to load, with what they depend on: "overlay"
-	CgroupV1 bool              // v1 hierarchies instead of v2
-	MemoryMB int               // 512 when 0
+	// Autoload are kernel modules the kernel is to load by itself when it needs
+	// them, as on an installed system. Binaries must have a /sbin/modprobe.
+	Autoload []string
+	CgroupV1 bool // v1 hierarchies instead of v2
+	MemoryMB int  // 512 when 0
 	// CPUs is 1 when 0: emulated processors that wait for each other are slow, and
 	// now and then hang where the host is busy.
 	CPUs    int
@@ -91,6 +94,13 @@ func Run(t *testing.T, cfg Config) Result {
 		name := "/modules/" + filepath.Base(m)
 		files[name] = file{path: m}
 		j.Modules = append(j.Modules, name)
+	}
+	auto, err := kernel.autoload(cfg.Autoload)
+	if err != nil {
+		t.Skipf("no kernel for the test machine: %v", err)
+	}
+	for name, path := range auto {
+		files[name] = file{path: path}
 	}
 	b, err := json.Marshal(j)
 	if err != nil {

@@ -1,0 +1,133 @@
+// Package vmengine runs the whole engine in a machine of its own: a Debian kernel
+// with nothing but cgroup v2, AppArmor, every capability, and modules that load
+// when they are asked for. It is what a user's machine is and a build machine
+// often is not.
+//
+// The tests themselves are package story, which runs inside; this package boots
+// the machine and reports each of them as a test of the host.
+package vmengine
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
+	"github.com/gantry-containers/gantry/test/vm"
+)
+
+const busybox = "/bin/busybox"
+
+func TestEngine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a virtual machine: left out of short runs")
+	}
+	if _, err := os.Stat(busybox); err != nil {
+		t.Skip("busybox-static is not installed")
+	}
+	programs, err := enginetest.Programs(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	binaries := map[string]string{
+		"/story.test": vm.BuildTest(t, "github.com/gantry-containers/gantry/test/vmengine/story"),
+	}
+	for _, name := range []string{"gantry", "gantryd", "gantry-shim", "gantry-oci", "gantry-init"} {
+		binaries["/bin/"+name] = filepath.Join(programs, name)
+	}
+	for _, name := range []string{"busybox", "sh", "cat"} {
+		binaries["/bin/"+name] = busybox
+	}
+	binaries["/sbin/modprobe"] = busybox
+	r := vm.Run(t, vm.Config{
+		Binaries: binaries,
+		// GANTRY_STORY chooses tests, as the flag -run does.
+		Args: []string{"/story.test", "-test.v=test2json", "-test.timeout=170s", "-test.run=" + os.Getenv("GANTRY_STORY")},
+		Env:  []string{"GANTRY_TEST_MACHINE=1", "GANTRY_BIN=/bin"},
+		Autoload: []string{
+			"overlay", "bridge", "veth", "loop", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_ct",
+			"nft_nat", "nft_masq", "nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_reject", "nft_reject_inet",
+			"nft_redir", "nft_limit", "nft_numgen", "nft_hash", "nft_objref", "nft_quota",
+		},
+		MemoryMB: 1536,
+		Timeout:  4 * time.Minute,
+	})
+	tests := parse(t, r.Output)
+	if len(tests) == 0 {
+		t.Fatalf("the machine ran no test (exit code %d):\n%s", r.ExitCode, r.Output)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.report(t) })
+	}
+	if r.ExitCode != 0 && !t.Failed() {
+		t.Errorf("the tests ended with exit code %d:\n%s", r.ExitCode, r.Output)
+	}
+}
+
+// result is how one test in the machine ended.
+type result struct {
+	name   string
+	action string
+	output string
+	subs   []*result
+}
+
+func (r *result) report(t *testing.T) {
+	for _, sub := range r.subs {
+		t.Run(sub.name, func(t *testing.T) { sub.report(t) })
+	}
+	switch r.action {
+	case "pass":
+	case "skip":
+		t.Skip(r.output)
+	default:
+		t.Errorf("%s in the machine:\n%s", r.action, r.output)
+	}
+}
+
+// parse reads what the tests wrote to the console.
+func parse(t *testing.T, console string) []*result {
+	t.Helper()
+	cmd := exec.Command("go", "tool", "test2json")
+	cmd.Stdin = strings.NewReader(console)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("cannot read the output of the tests: %v", err)
+	}
+	var top []*result
+	all := map[string]*result{}
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for dec.More() {
+		var event struct{ Action, Test, Output string }
+		if err := dec.Decode(&event); err != nil {
+			t.Fatalf("cannot read the output of the tests: %v", err)
+		}
+		if event.Test == "" {
+			continue
+		}
+		r := all[event.Test]
+		if r == nil {
+			r = &result{name: event.Test, action: "no end"}
+			all[event.Test] = r
+			if i := strings.LastIndex(event.Test, "/"); i > 0 && all[event.Test[:i]] != nil {
+				parent := all[event.Test[:i]]
+				r.name = event.Test[i+1:]
+				parent.subs = append(parent.subs, r)
+			} else {
+				top = append(top, r)
+			}
+		}
+		switch event.Action {
+		case "output":
+			r.output += event.Output
+		case "pass", "fail", "skip":
+			r.action = event.Action
+		}
+	}
+	return top
+}
