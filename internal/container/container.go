@@ -55,7 +55,8 @@ type Record struct {
 	RestartCount         int
 	HasBeenStarted       bool
 	ManuallyStopped      bool
-	NetNSOwnerPid        int // of a joined container, for inspect
+	RemoveVolumes        bool `json:",omitempty"` // by the removal that has begun, its anonymous ones
+	NetNSOwnerPid        int  // of a joined container, for inspect
 	ResolvedLogDriver    string
 	ResolvedLogOpts      map[string]string
 	SeccompProfileInline string `json:",omitempty"`

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	securejoin "github.com/cyphar/filepath-securejoin"
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -166,6 +167,8 @@ func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount) (*ocis
 			return nil, err
 		}
 		out.Source = dir
+		m.publishVolume(events.ActionMount, mnt, "container", rec.ID, "destination", mnt.Destination,
+			"read/write", strconv.FormatBool(mnt.RW), "propagation", string(mnt.Propagation))
 		if o := mnt.Spec.VolumeOptions; o != nil && o.Subpath != "" {
 			if out.Source, err = securejoin.SecureJoin(dir, o.Subpath); err != nil {
 				return nil, err

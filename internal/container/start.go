@@ -60,6 +60,10 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	c.rec.Network = nil
 	if sandbox != nil {
 		c.rec.Network = &sandbox.Network
+		c.rec.NetworkIDs = map[string]string{}
+		for name, ep := range sandbox.Endpoints {
+			c.rec.NetworkIDs[name] = ep.NetworkID
+		}
 	}
 	c.rec.State = State{Status: api.StateRunning, Pid: reply.Pid, StartedAt: reply.StartedAt}
 	c.mu.Unlock()

@@ -53,3 +53,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A container without an IPv6 address cannot ask a name server at one.
+func TestUnreachableServers(t *testing.T) {
+	for _, test := range []struct {
+		own  string
+		want int
+	}{{"172.17.0.2", 1}, {"fd00::2", 2}} {
+		s := &settings{servers: []string{"192.0.2.53", "2001:db8::53"}}
+		s.dropUnreachable([]netip.Addr{netip.MustParseAddr(test.own)})
+		if len(s.servers) != test.want || s.servers[0] != "192.0.2.53" {
+			t.Errorf("%s: %v", test.own, s.servers)
+		}
+	}
+}
