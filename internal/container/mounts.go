@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
+	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 
@@ -125,6 +128,12 @@ func (m *Manager) provideMount(ctx context.Context, c *Container, mnt *Mount) er
 	case mount.TypeVolume:
 		spec := mnt.Spec
 		spec.Source = mnt.Name
+		if mnt.Name == "" {
+			var err error
+			if spec, err = m.announceVolume(c, mnt); err != nil {
+				return err
+			}
+		}
 		v, err := m.opts.Volumes.Use(ctx, spec, c.rec.ID)
 		if err != nil {
 			return err
@@ -139,6 +148,33 @@ func (m *Manager) provideMount(ctx context.Context, c *Container, mnt *Mount) er
 		mnt.Name, mnt.Layers, mnt.RW = image.ID.String(), image.Layers, false
 	}
 	return nil
+}
+
+// announceVolume gives an anonymous volume its name and notes the container as
+// one to be removed with it: should the engine die before the container is
+// recorded, the next one takes the volume away.
+func (m *Manager) announceVolume(c *Container, mnt *Mount) (mount.Mount, error) {
+	spec := mnt.Spec
+	name, err := newID()
+	if err != nil {
+		return spec, err
+	}
+	options := mount.VolumeOptions{}
+	if spec.VolumeOptions != nil {
+		options = *spec.VolumeOptions
+	}
+	options.Labels = maps.Clone(options.Labels)
+	if options.Labels == nil {
+		options.Labels = map[string]string{}
+	}
+	options.Labels["com.docker.volume.anonymous"] = ""
+	spec.Source, spec.VolumeOptions = name, &options
+	intended := *mnt
+	intended.Name = name
+	rec := c.copy()
+	rec.State.Status, rec.RemoveVolumes = api.StateRemoving, true
+	rec.Mounts = append(slices.Clone(rec.Mounts), intended)
+	return spec, m.table.PutVolatile(rec.ID, &rec)
 }
 
 // provideBind checks the source of a bind, or makes the directory where the

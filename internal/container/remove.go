@@ -100,7 +100,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	c.cancelRetry()
 	c.mu.Lock()
 	before := c.rec.State.Status
-	c.rec.State.Status = api.StateRemoving
+	c.rec.State.Status, c.rec.RemoveVolumes = api.StateRemoving, o.Volumes
 	c.mu.Unlock()
 	if !rec.HostConfig.AutoRemove || !rec.HasBeenStarted {
 		// A crash in the middle must not leave half a container that looks

@@ -127,7 +127,7 @@ func (m *Manager) sweep(ctx context.Context) {
 			c.mu.Lock()
 			c.rec.State.Status = api.StateExited
 			c.mu.Unlock()
-			if err := m.Remove(ctx, c.copy().ID, RemoveOptions{Volumes: c.copy().HostConfig.AutoRemove}); err != nil {
+			if err := m.Remove(ctx, c.copy().ID, RemoveOptions{Volumes: c.copy().HostConfig.AutoRemove || c.copy().RemoveVolumes}); err != nil {
 				m.opts.Log.Error("cannot finish a removal", "container", c.copy().ID, "error", err)
 			}
 		}

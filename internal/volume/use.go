@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/moby/api/types/mount"
@@ -53,6 +54,10 @@ func (m *Manager) Release(ctx context.Context, name, containerID string, remove 
 	defer m.mu.Unlock()
 	delete(m.users[name], containerID)
 	rec, ok := m.all[name]
+	if !ok && remove && len(name) == len(anonymousName()) {
+		// The engine died between making the directory and recording the volume.
+		return os.RemoveAll(filepath.Dir(m.path(name)))
+	}
 	if !ok || len(m.users[name]) > 0 {
 		return nil
 	}

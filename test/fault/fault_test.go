@@ -57,11 +57,20 @@ type fixture struct {
 	*testing.T
 	*enginetest.Engine
 	before census
+	cuts   bool // attached clients may be cut off, as by the end of io
 }
 
 // newFixture starts an engine with the image busybox. At the end of the test it
 // looks that nothing is left of any container, and takes the engine away.
 func newFixture(t *testing.T, args ...string) *fixture {
+	t.Helper()
+	f := prepareFixture(t, args...)
+	f.begin()
+	return f
+}
+
+// prepareFixture makes an engine that is not started yet.
+func prepareFixture(t *testing.T, args ...string) *fixture {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gantry-fault")
 	if err != nil {
@@ -73,13 +82,17 @@ func newFixture(t *testing.T, args ...string) *fixture {
 	}
 	f := &fixture{T: t, Engine: e}
 	t.Cleanup(f.close)
+	return f
+}
+
+func (f *fixture) begin() {
+	f.Helper()
 	f.start()
-	if err := e.ImportBusybox(); err != nil {
-		t.Fatal(err)
+	if err := f.ImportBusybox(); err != nil {
+		f.Fatal(err)
 	}
 	f.ok("run", "--rm", "busybox", "true") // the pools are filled from now on
 	f.before = f.census()
-	return f
 }
 
 func (f *fixture) close() {

@@ -1,0 +1,206 @@
+package fault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// newSmallFixture is an engine whose data root is a disk of so many bytes.
+func newSmallFixture(t *testing.T, size int) *fixture {
+	t.Helper()
+	f := prepareFixture(t)
+	if err := os.MkdirAll(f.DataRoot(), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", f.DataRoot(), "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	f.begin()
+	return f
+}
+
+// fill leaves no byte free in the data root; the function it returns gives the
+// space back.
+func (f *fixture) fill() (free func()) {
+	f.Helper()
+	path := filepath.Join(f.DataRoot(), "filler")
+	w, err := os.Create(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer w.Close()
+	for size := 1 << 20; size > 0; size /= 4 {
+		b := make([]byte, size)
+		for err = nil; err == nil; {
+			_, err = w.Write(b)
+		}
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+// blobs counts the files of the content store and the directories of layers.
+func (f *fixture) blobs() string {
+	n := 0
+	filepath.WalkDir(filepath.Join(f.DataRoot(), "blobs"), func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			n++
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d blobs, %d layers, %d snapshots, %d containers", n,
+		entries(filepath.Join(f.DataRoot(), "*", "layers")), entries(filepath.Join(f.DataRoot(), "*", "snapshots")),
+		entries(filepath.Join(f.DataRoot(), "containers")))
+}
+
+// The disk is full: what needs space is refused with a sentence and leaves
+// nothing, containers run on, and with space there is an engine as before.
+func TestFullDisk(t *testing.T) {
+	f := newSmallFixture(t, 96<<20)
+	archive := filepath.Join(f.Dir, "busybox.tar")
+	f.ok("save", "-o", archive, "busybox")
+	f.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c",
+		`trap 'exit 7' TERM; p=$(printf %1000s x); i=0; while :; do i=$((i+1)); echo "line $i $p"; echo $i >/dev/shm/n; usleep 2000; done`)
+	for round := range rounds() {
+		f.ok("create", "--name", "victim", "busybox", "true")
+		before := f.blobs()
+		free := f.fill()
+		f.refused("load", "-i", archive)
+		f.refused("import", archive, "other")
+		f.refused("cp", archive, "writer:/copy")
+		f.status(http.MethodPost, "/images/create?fromSrc=-&repo=other", archive)
+		f.advances("writer")
+		if _, err := f.try("run", "--rm", "busybox", "true"); err != nil && !strings.Contains(err.Error(), "no space left on device") {
+			t.Errorf("run says: %v", err)
+		}
+		if out, err := f.try("exec", "writer", "echo", "still here"); err != nil || out != "still here" {
+			t.Errorf("exec on a full disk: %q, %v", out, err)
+		}
+		// To free space is possible without any.
+		f.ok("rm", "victim")
+		free()
+		f.ok("exec", "writer", "rm", "-f", "/copy")
+		f.ok("create", "--name", "victim", "busybox", "true")
+		if after := f.blobs(); after != before {
+			t.Errorf("left behind: before %s, after %s", before, after)
+		}
+		f.ok("rm", "victim")
+		last := f.increasing("writer")
+		f.eventually(func() string {
+			if now := f.increasing("writer"); now <= last {
+				return fmt.Sprintf("the log stands at line %d", now)
+			}
+			return ""
+		})
+		f.ok("load", "-i", archive)
+		f.ok("import", archive, "other")
+		f.ok("rmi", "other")
+		if out := f.ok("run", "--rm", "busybox", "echo", "works"); out != "works" {
+			t.Errorf("run says %q", out)
+		}
+		if f.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	f.ok("stop", "writer")
+	if s := f.mustInspect("writer"); s.State.ExitCode != 7 {
+		t.Errorf("writer is %+v", s.State)
+	}
+	f.clean()
+}
+
+// refused runs a command that cannot work for want of space.
+func (f *fixture) refused(args ...string) {
+	f.Helper()
+	_, err := f.try(args...)
+	switch {
+	case err == nil:
+		f.Errorf("gantry %s works on a full disk", strings.Join(args, " "))
+	case !strings.Contains(err.Error(), "no space left on device"):
+		f.Errorf("gantry %s does not say why: %v", strings.Join(args, " "), err)
+	}
+}
+
+// status sends an archive and looks at the answer: 500 and a sentence, or the
+// sentence in a stream that had begun already.
+func (f *fixture) status(method, path, archive string) {
+	f.Helper()
+	r, err := os.Open(archive)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer r.Close()
+	q, _ := http.NewRequestWithContext(context.Background(), method, "http://engine"+path, r)
+	answer, err := f.api().Do(q)
+	if err != nil {
+		f.Error(err)
+		return
+	}
+	defer answer.Body.Close()
+	b, _ := io.ReadAll(answer.Body)
+	if !strings.Contains(string(b), "no space left on device") || answer.StatusCode != 500 && answer.StatusCode != 200 {
+		f.Errorf("%s %s: %s: %s", method, path, answer.Status, b)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		if !json.Valid([]byte(line)) {
+			f.Errorf("%s %s answers %q", method, path, line)
+		}
+	}
+}
+
+// advances fails if the container does not get on.
+func (f *fixture) advances(name string) {
+	f.Helper()
+	first := -1
+	f.eventually(func() string {
+		out, err := f.try("exec", name, "cat", "/dev/shm/n")
+		if err != nil {
+			return err.Error()
+		}
+		n, err := strconv.Atoi(out)
+		if err != nil {
+			return err.Error()
+		}
+		if first < 0 {
+			first = n
+		}
+		// Lines of 1000 bytes: more than a pipe holds.
+		if n > first+100 {
+			return ""
+		}
+		return fmt.Sprintf("%s stands at %d", name, n)
+	})
+}
+
+// increasing fails if a line is in a log twice, out of order or damaged. Lines
+// may be missing: there was no space for them. It returns the last.
+func (f *fixture) increasing(name string) int {
+	f.Helper()
+	out, err := f.try("logs", name)
+	if err != nil {
+		f.Fatal(err)
+	}
+	last := 0
+	for _, line := range strings.Split(out, "\n") {
+		number, rest, _ := strings.Cut(strings.TrimPrefix(line, "line "), " ")
+		n, err := strconv.Atoi(number)
+		if err != nil || n <= last || len(rest) != 1000 {
+			f.Fatalf("after line %d the log of %s has %q", last, name, line)
+		}
+		last = n
+	}
+	return last
+}

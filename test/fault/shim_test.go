@@ -1,0 +1,177 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gantry-containers/gantry/internal/shim"
+)
+
+// steady are the deeds that no fault of the shim may disturb.
+func (f *fixture) steady() map[string]func(int) error {
+	all := f.deeds()
+	must := map[string]func(int) error{}
+	for _, name := range []string{"run --rm", "exec", "logs -f"} {
+		must[name] = func(n int) error {
+			err := all[name](n)
+			if err != nil {
+				f.Errorf("%s: %v", name, err)
+			}
+			return err
+		}
+	}
+	return must
+}
+
+// The net role is killed: the published ports are back within a second, and
+// nothing else notices.
+func TestNetRoleKilled(t *testing.T) {
+	f := newFixture(t)
+	l := f.startLoad()
+	deeds := f.steady()
+	for round := range rounds() {
+		c := f.startChaos(deeds)
+		time.Sleep(moment(200 * time.Millisecond))
+		dead := f.shimInfo().NetPid
+		if err := syscall.Kill(dead, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		l.tty.echo(f, fmt.Sprint("outage", round))
+		f.eventually(func() string {
+			if pid := f.shimInfo().NetPid; pid == dead || pid == 0 {
+				return "there is no net role again"
+			}
+			if err := l.ask(); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		time.Sleep(50 * time.Millisecond)
+		c.end()
+		l.alive()
+		l.known()
+		l.check(round)
+		f.consistent()
+		if f.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	l.end(time.Second)
+	f.stopCounters(l)
+	f.clean()
+}
+
+// io is killed: containers run on, a new io adopts them, and what ended in
+// between has its exit code.
+func TestIORoleKilled(t *testing.T) {
+	f := newFixture(t)
+	f.cuts = true
+	l := f.startLoad()
+	deeds := f.deeds()
+	for round := range rounds() {
+		leavers := f.startLeavers()
+		c := f.startChaos(deeds)
+		time.Sleep(100*time.Millisecond + moment(300*time.Millisecond))
+		dead := f.shimInfo().Pid
+		if err := syscall.Kill(dead, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		f.endLeavers(leavers)
+		f.eventually(func() string {
+			if pid := f.shimInfo().Pid; pid == dead {
+				return "there is no io again"
+			}
+			return ""
+		})
+		l.alive()
+		l.tty.Close()
+		f.eventually(func() string {
+			s, err := f.hijack("/containers/tty/attach?stream=1&stdin=1&stdout=1&stderr=1", nil)
+			if err != nil {
+				return err.Error()
+			}
+			l.tty = s
+			return ""
+		})
+		f.left(leavers)
+		l.known()
+		c.end()
+		f.consistent()
+		l.check(round)
+		f.try("rm", "-f", "-v", "named")
+		if f.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	l.end(0)
+	f.stopCounters(l)
+	f.clean()
+}
+
+// io becomes another program: nobody notices.
+func TestShimUpgraded(t *testing.T) {
+	f := newFixture(t)
+	l := f.startLoad()
+	deeds := f.steady()
+	for round := range rounds() {
+		leavers := f.startLeavers()
+		c := f.startChaos(deeds)
+		time.Sleep(moment(200 * time.Millisecond))
+		binary := f.anotherShim(round)
+		before := f.shimInfo()
+		f.upgrade(binary)
+		if now := f.shimInfo(); now.Pid != before.Pid || now.Binary != binary {
+			t.Fatalf("the shim was %+v and is %+v", before, now)
+		}
+		l.tty.echo(f, fmt.Sprint("after", round))
+		c.end()
+		f.endLeavers(leavers)
+		f.left(leavers)
+		l.alive()
+		l.known()
+		l.check(round)
+		f.consistent()
+		if f.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	l.end(time.Second) // net is renewed
+	f.stopCounters(l)
+	f.clean()
+}
+
+// anotherShim makes a gantry-shim that is another file with other contents.
+func (f *fixture) anotherShim(n int) string {
+	f.Helper()
+	b, err := os.ReadFile(filepath.Join(f.Bin, "gantry-shim"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	path := filepath.Join(f.Dir, fmt.Sprint("gantry-shim-", n))
+	if err := os.WriteFile(path, append(b, fmt.Sprintf("build %d", n)...), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { os.Remove(path) })
+	return path
+}
+
+func (f *fixture) upgrade(binary string) {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := f.Shim(ctx)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Upgrade(ctx, binary); err != nil {
+		f.Fatal(err)
+	}
+}
+
+var _ shim.Info
