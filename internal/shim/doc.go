@@ -42,6 +42,17 @@
 // kills the cgroup of the service, does not reach it. A unit that wants to keep
 // the shim in its own cgroup has to say KillMode=process.
 //
+// # External runtimes
+//
+// A container may be made by another OCI runtime (Runtime): a program that is
+// executed to create and start it, to execute processes in it, and to delete it.
+// All else is as with the built-in one: the processes are left to io, the
+// subreaper, when the runtime has ended, and io holds them by their pidfds.
+//
+// The runtime creates the container from a mount namespace of its own, in which
+// the root file system and the network namespace are mounted into the bundle. So
+// neither appears on the host, and neither has to be unmounted.
+//
 // # Slow clients
 //
 // As in Docker, an attached client that does not read holds up the container

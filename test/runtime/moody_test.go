@@ -76,6 +76,7 @@ func TestShimKilledWhileCreating(t *testing.T) {
 	if r := <-done; r.code == 0 {
 		f.Errorf("it started")
 	}
+	f.forgotten()
 	f.mood("good")
 	f.want("exit code of the next start", f.gantry("start", "-a", "hanging").code, 0)
 	f.clean()

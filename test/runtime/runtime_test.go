@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
@@ -52,6 +54,9 @@ func run(m *testing.M) int {
 		err = os.WriteFile(moody(), []byte(moodyScript), 0o755)
 	}
 	if err == nil {
+		err = mountShared(shared.ExecRoot())
+	}
+	if err == nil {
 		err = shared.Start(ctx)
 	}
 	if err == nil {
@@ -72,6 +77,18 @@ func run(m *testing.M) int {
 		code = 1
 	}
 	return code
+}
+
+// mountShared makes the exec root what /run is on most machines: a tmpfs whose
+// mounts appear in other mount namespaces too. The engine's Close unmounts it.
+func mountShared(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=711"); err != nil {
+		return err
+	}
+	return unix.Mount("", dir, "", unix.MS_SHARED, "")
 }
 
 // fixture is one runtime in the shared engine.
@@ -175,19 +192,25 @@ func (f *fixture) clean() {
 	if ids := strings.Fields(f.ok("ps", "-aq")); len(ids) > 0 {
 		f.ok(append([]string{"rm", "-f"}, ids...)...)
 	}
-	for _, dir := range []string{"bundles", filepath.Join("runtimes", f.runtime)} {
-		path := filepath.Join(shared.ExecRoot(), dir)
-		f.until(path+" is empty", func() bool {
-			left, err := os.ReadDir(path)
-			return err != nil || len(left) == 0
-		})
-	}
+	f.forgotten()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		f.Fatal(err)
 	}
 	if strings.Contains(string(mounts), shared.ExecRoot()+"/bundles") {
 		f.Errorf("something is mounted on the host:\n%s", mounts)
+	}
+}
+
+// forgotten waits until neither the shim nor the runtime knows a container.
+func (f *fixture) forgotten() {
+	f.Helper()
+	for _, dir := range []string{"bundles", filepath.Join("runtimes", f.runtime)} {
+		path := filepath.Join(shared.ExecRoot(), dir)
+		f.until(path+" is empty", func() bool {
+			left, err := os.ReadDir(path)
+			return err != nil || len(left) == 0
+		})
 	}
 }
 
