@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -120,9 +121,30 @@ func TestForeignPagesAreRefused(t *testing.T) {
 			t.Errorf("%v: %d", header, w.Code)
 		}
 	}
-	for _, header := range [][2]string{{"Origin", "http://example.com"}, {"Sec-Fetch-Site", "same-origin"}} {
-		if w := f.ask("POST", "/containers/c/start", "", header[0], header[1]); w.Code != 204 {
-			t.Errorf("%v: %d", header, w.Code)
+	// A name that leads here may be anybody's (DNS rebinding); an address may not.
+	for _, test := range []struct {
+		host    string
+		headers map[string]string
+		want    int
+	}{
+		{"evil.example:2375", map[string]string{"Origin": "http://evil.example:2375"}, 403},
+		{"evil.example:2375", map[string]string{"User-Agent": "Mozilla/5.0 (X11)"}, 403},
+		{"evil.example", map[string]string{"Accept-Language": "en"}, 403},
+		{"127.0.0.1:2375", map[string]string{"Origin": "http://127.0.0.1:2375", "User-Agent": "Mozilla/5.0 (X11)"}, 204},
+		{"[::1]:2375", map[string]string{"Origin": "http://[::1]:2375"}, 204},
+		{"localhost:2375", map[string]string{"Origin": "http://localhost:2375", "Sec-Fetch-Site": "same-origin"}, 204},
+		{"build.internal:2375", map[string]string{"User-Agent": "Docker-Client/28.5.2 (linux)"}, 204},
+		{"api.moby.localhost", nil, 204},
+	} {
+		r := httptest.NewRequest("POST", "/containers/c/start", nil)
+		r.Host = test.host
+		for key, value := range test.headers {
+			r.Header.Set(key, value)
+		}
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		if w.Code != test.want {
+			t.Errorf("%s %v: %d", test.host, test.headers, w.Code)
 		}
 	}
 }

@@ -9,9 +9,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"runtime/trace"
 	"strings"
@@ -147,23 +150,48 @@ func (s *Server) allow(r *request, rt *route) error {
 		}
 	}
 	if crossSite(r.Request) {
-		return errs.Forbidden("a page of %s may not use this engine", r.Header.Get("Origin"))
+		return errs.Forbidden("a page of %s may not use this engine", cmp.Or(r.Header.Get("Origin"), r.Host))
 	}
 	return nil
 }
 
 // crossSite tells whether a browser sent the request for a page of another
-// site. Programs send neither of the headers.
+// site. Programs send none of the headers by which a browser is known. A name
+// in place of the host's address may be one that an attacker has pointed here
+// (DNS rebinding): to the browser its page is then of the same site, so that a
+// browser is served only by address or as localhost.
 func crossSite(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
 	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		return true
 	}
-	if origin == "" || origin == "null" {
-		return origin == "null"
+	if origin := r.Header.Get("Origin"); origin != "" {
+		_, host, ok := strings.Cut(origin, "://")
+		if !ok || host != r.Host {
+			return true
+		}
 	}
-	_, host, ok := strings.Cut(origin, "://")
-	return !ok || host != r.Host
+	// With TLS the certificate tells whose name it is.
+	return r.TLS == nil && fromBrowser(r.Header) && !ownName(r.Host)
+}
+
+func fromBrowser(h http.Header) bool {
+	for _, key := range []string{"Origin", "Referer", "Accept-Language", "Sec-Fetch-Site", "Sec-Fetch-Mode"} {
+		if h.Get(key) != "" {
+			return true
+		}
+	}
+	return strings.HasPrefix(h.Get("User-Agent"), "Mozilla/")
+}
+
+// ownName tells whether the Host of a request is an address or localhost, which
+// nobody can point elsewhere.
+func ownName(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // SetDebug says whether /debug is served.
