@@ -41,8 +41,8 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (*api.Insp
 		NetworkSettings: networkSettings(&rec),
 		GraphDriver:     &storage.DriverData{Name: rec.Driver, Data: m.opts.Snapshots.Dirs(rec.ID)},
 	}
-	if ocispec.AppArmorEnabled() && (host.Privileged || slices.Contains(host.SecurityOpt, "apparmor=unconfined")) {
-		answer.AppArmorProfile = "unconfined"
+	if ocispec.AppArmorEnabled() {
+		answer.AppArmorProfile = ocispec.AppArmorProfile(&host, m.opts.Defaults.AppArmorProfile)
 	}
 	if rec.HasBeenStarted {
 		if rec.ResolvedLogDriver == "json-file" {

@@ -101,11 +101,13 @@ type Defaults struct {
 	Runtime        string
 	Runtimes       map[string]Runtime
 	SeccompProfile string // a path, "unconfined", or "" for the built-in one
-	DNS            []netip.Addr
-	DNSSearch      []string
-	DNSOptions     []string
-	HostGateway    func() []netip.Addr // what host-gateway stands for
-	StopTimeout    int
+	// AppArmorProfile confines containers that ask for no other; "" for none.
+	AppArmorProfile string
+	DNS             []netip.Addr
+	DNSSearch       []string
+	DNSOptions      []string
+	HostGateway     func() []netip.Addr // what host-gateway stands for
+	StopTimeout     int
 }
 
 // Runtime is an external OCI runtime.

@@ -47,16 +47,17 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox) (*spe
 		return nil, err
 	}
 	in := &ocispec.Input{
-		ID:             rec.ID,
-		Args:           rec.argv(),
-		Config:         rec.Config,
-		HostConfig:     rec.HostConfig,
-		User:           *user,
-		Hostname:       rec.Config.Hostname,
-		OwnNetwork:     sandbox != nil && sandbox.NetNS != nil,
-		CgroupPath:     m.cgroupPath(rec),
-		SeccompProfile: m.opts.Defaults.SeccompProfile,
-		DefaultUlimits: m.opts.Defaults.Ulimits,
+		ID:              rec.ID,
+		Args:            rec.argv(),
+		Config:          rec.Config,
+		HostConfig:      rec.HostConfig,
+		User:            *user,
+		Hostname:        rec.Config.Hostname,
+		OwnNetwork:      sandbox != nil && sandbox.NetNS != nil,
+		CgroupPath:      m.cgroupPath(rec),
+		SeccompProfile:  m.opts.Defaults.SeccompProfile,
+		AppArmorProfile: m.opts.Defaults.AppArmorProfile,
+		DefaultUlimits:  m.opts.Defaults.Ulimits,
 	}
 	if init := rec.HostConfig.Init; init != nil && *init || init == nil && m.opts.Defaults.Init {
 		if in.InitPath = m.opts.Defaults.InitPath; in.InitPath == "" {
@@ -278,7 +279,7 @@ func (m *Manager) execProcess(ctx context.Context, rec *Record, r *api.ExecCreat
 	return ocispec.Exec(&ocispec.ExecInput{
 		Args: r.Cmd, Env: r.Env, WorkingDir: r.WorkingDir, Tty: r.Tty, Privileged: r.Privileged,
 		User: *user, Hostname: rec.Config.Hostname, Config: rec.Config, HostConfig: rec.HostConfig,
-		SeccompProfile: m.opts.Defaults.SeccompProfile,
+		SeccompProfile: m.opts.Defaults.SeccompProfile, AppArmorProfile: m.opts.Defaults.AppArmorProfile,
 	})
 }
 

@@ -41,6 +41,8 @@ type Engine struct {
 	snapshots snapshot.Snapshotter
 	log       *slog.Logger
 	id        string
+	// appArmorWarning says why containers have no AppArmor profile; "" otherwise.
+	appArmorWarning string
 
 	mu     sync.Mutex // guards config
 	config Config
@@ -89,7 +91,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := e.openContainers(); err != nil {
+	if err := e.openContainers(ctx); err != nil {
 		return err
 	}
 	e.Volumes.SetUsers(e.Containers.VolumeUsers())
@@ -122,7 +124,7 @@ func (e *Engine) openImages() error {
 	return err
 }
 
-func (e *Engine) openContainers() (err error) {
+func (e *Engine) openContainers(ctx context.Context) (err error) {
 	c := &e.config
 	var ulimits []*api.Ulimit
 	for _, u := range c.DefaultUlimits {
@@ -136,6 +138,10 @@ func (e *Engine) openContainers() (err error) {
 	if initPath == "" {
 		// Without one only --init fails, and says so.
 		initPath, _ = e.findBinary("", "gantry-init")
+	}
+	profile := ""
+	if profile, e.appArmorWarning = loadAppArmor(ctx); e.appArmorWarning != "" {
+		e.log.Warn(e.appArmorWarning)
 	}
 	e.Containers, err = container.New(container.Options{
 		DataRoot:  c.DataRoot,
@@ -152,7 +158,7 @@ func (e *Engine) openContainers() (err error) {
 		Defaults: container.Defaults{
 			LogDriver: c.LogDriver, LogOpts: c.LogOpts, CgroupParent: c.CgroupParent, CgroupnsMode: c.CgroupnsMode,
 			IPCMode: c.IpcMode, ShmSize: c.ShmSize, Init: c.Init, InitPath: initPath, Ulimits: ulimits,
-			Runtime: defaultRuntime(c), Runtimes: runtimes, SeccompProfile: c.SeccompProfile,
+			Runtime: defaultRuntime(c), Runtimes: runtimes, SeccompProfile: c.SeccompProfile, AppArmorProfile: profile,
 			DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
 			HostGateway: func() []netip.Addr {
 				if gateway := e.Networks.Gateway(); gateway.IsValid() {

@@ -105,6 +105,9 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 	info.Swarm.LocalNodeState = "inactive"
 	info.OperatingSystem, info.OSVersion = operatingSystem()
 	info.Warnings = append(warnings(&can), e.Networks.Warnings()...)
+	if e.appArmorWarning != "" {
+		info.Warnings = append(info.Warnings, "WARNING: "+e.appArmorWarning)
+	}
 	return info, nil
 }
 

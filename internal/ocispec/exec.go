@@ -16,6 +16,8 @@ type ExecInput struct {
 	Config         *api.Config
 	HostConfig     *api.HostConfig
 	SeccompProfile string
+	// AppArmorProfile is for who asks for none and is not privileged.
+	AppArmorProfile string
 }
 
 // Exec makes the process of an exec: the container's environment, limits and
@@ -44,8 +46,8 @@ func Exec(in *ExecInput) (*specs.Process, error) {
 	}
 	p.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 	p.NoNewPrivileges = o.noNewPrivileges
-	if o.apparmor != "" && o.apparmor != "unconfined" {
-		p.ApparmorProfile = o.apparmor
+	if profile := o.appArmorProfile(in.HostConfig.Privileged, in.AppArmorProfile); profile != "unconfined" {
+		p.ApparmorProfile = profile
 	}
 	return p, nil
 }

@@ -57,6 +57,7 @@ type Input struct {
 	InitPath                                string // run the command under this init; "" for none
 	CgroupPath                              string // below every hierarchy's root
 	SeccompProfile                          string // the engine's: a file, "unconfined" or "" for the built-in one
+	AppArmorProfile                         string // for who asks for none and is not privileged; "" for none
 	DefaultUlimits                          []*api.Ulimit
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
 	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -197,6 +198,27 @@ func ValidateSecurityOpt(options []string) error {
 	return nil
 }
 
+// AppArmorProfile is the profile of a container: the one --security-opt names,
+// "unconfined" for a privileged one, else the engine's default, which is "" where
+// there is none.
+func AppArmorProfile(host *api.HostConfig, def string) string {
+	o, err := parseSecurityOpt(host.SecurityOpt)
+	if err != nil {
+		return "" // it was not created so
+	}
+	return o.appArmorProfile(host.Privileged, def)
+}
+
+func (o *securityOptions) appArmorProfile(privileged bool, def string) string {
+	switch {
+	case o.apparmor != "":
+		return o.apparmor
+	case privileged:
+		return "unconfined"
+	}
+	return def
+}
+
 // AppArmorEnabled tells whether the kernel confines programs by AppArmor.
 func AppArmorEnabled() bool {
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
@@ -220,8 +242,8 @@ func privileges(s *specs.Spec, in *Input) error {
 	}
 	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 	s.Process.NoNewPrivileges = o.noNewPrivileges
-	if o.apparmor != "" && o.apparmor != "unconfined" {
-		s.Process.ApparmorProfile = o.apparmor
+	if profile := o.appArmorProfile(in.HostConfig.Privileged, in.AppArmorProfile); profile != "unconfined" {
+		s.Process.ApparmorProfile = profile
 	}
 	if label := selinuxLabel(o.labels); label != "" {
 		s.Process.SelinuxLabel = label
