@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
-	securejoin "github.com/cyphar/filepath-securejoin"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
@@ -41,7 +40,7 @@ func (m *Manager) cgroupPath(rec *Record) string {
 func netNSPath(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }
 
 // spec makes the OCI configuration of a container that is about to start.
-func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox) (*specs.Spec, error) {
+func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox, h *held) (*specs.Spec, error) {
 	user, err := m.resolveUser(ctx, rec, rec.Config.User)
 	if err != nil {
 		return nil, err
@@ -71,7 +70,7 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox) (*spe
 		return nil, err
 	}
 	for i := range rec.Mounts {
-		mnt, err := m.specMount(ctx, rec, &rec.Mounts[i])
+		mnt, err := m.specMount(ctx, rec, &rec.Mounts[i], h)
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +148,7 @@ func (m *Manager) unmountShm(id string, remove bool) {
 }
 
 // specMount makes sure the source of a mount is there now.
-func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount) (*ocispec.Mount, error) {
+func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount, h *held) (*ocispec.Mount, error) {
 	out := &ocispec.Mount{Type: mnt.Type, Source: mnt.Source, Destination: mnt.Destination, RW: mnt.RW, Propagation: mnt.Propagation}
 	switch mnt.Type {
 	case mount.TypeBind:
@@ -171,10 +170,7 @@ func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount) (*ocis
 		m.publishVolume(events.ActionMount, mnt, "container", rec.ID, "destination", mnt.Destination,
 			"read/write", strconv.FormatBool(mnt.RW), "propagation", string(mnt.Propagation))
 		if o := mnt.Spec.VolumeOptions; o != nil && o.Subpath != "" {
-			if out.Source, err = securejoin.SecureJoin(dir, o.Subpath); err != nil {
-				return nil, err
-			}
-			if _, err := os.Stat(out.Source); err != nil {
+			if out.Source, err = h.inside(dir, o.Subpath); err != nil {
 				return nil, errs.InvalidArgument("cannot access path %s of volume %s: %w", o.Subpath, mnt.Name, err)
 			}
 		}

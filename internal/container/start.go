@@ -85,7 +85,9 @@ func (m *Manager) launch(ctx context.Context, c *Container, rec *Record) (*shim.
 	if sandbox != nil && sandbox.NetNS != nil {
 		defer sandbox.NetNS.Close()
 	}
-	request, err := m.startRequest(ctx, rec, sandbox)
+	var h held
+	defer h.close()
+	request, err := m.startRequest(ctx, rec, sandbox, &h)
 	if err != nil {
 		return nil, sandbox, err
 	}
@@ -122,9 +124,9 @@ func (m *Manager) connect(ctx context.Context, rec *Record) (*Sandbox, error) {
 	return m.opts.Networks.Connect(ctx, request)
 }
 
-func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbox) (*shim.StartRequest, error) {
+func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbox, h *held) (*shim.StartRequest, error) {
 	region := trace.StartRegion(ctx, "ocispec.Build")
-	spec, err := m.spec(ctx, rec, sandbox)
+	spec, err := m.spec(ctx, rec, sandbox, h)
 	region.End()
 	if err != nil {
 		return nil, err

@@ -210,6 +210,16 @@ func fileMode(mode uint32) fs.FileMode {
 	return m
 }
 
+// PlaceIn finds a path inside root, as OpenIn does, whatever is there. The file
+// it returns is only a place (O_PATH): nothing was opened. Fails with ErrNotFound.
+func PlaceIn(root *os.File, p string) (*os.File, error) {
+	fd, err := openIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
+	if err != nil {
+		return nil, pathError(p, err)
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
 // OpenIn opens a path inside root, as a process would whose root it is, and
 // returns it for reading: for /etc/passwd and the like. A regular file or
 // directory only, so that opening never waits and touches no device. Fails with
