@@ -23,6 +23,23 @@ type census struct {
 	IOFiles, NetFiles int
 }
 
+// images counts what images have on the disk.
+type images struct{ Blobs, Layers, Ingest int }
+
+func (f *fixture) images() images {
+	i := images{
+		Layers: entries(filepath.Join(f.DataRoot(), "*", "layers")),
+		Ingest: entries(filepath.Join(f.DataRoot(), "ingest")) + entries(filepath.Join(f.DataRoot(), "*", "tmp")),
+	}
+	filepath.WalkDir(filepath.Join(f.DataRoot(), "blobs"), func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			i.Blobs++
+		}
+		return nil
+	})
+	return i
+}
+
 // census counts. The daemon runs.
 func (f *fixture) census() census {
 	f.Helper()
@@ -79,7 +96,7 @@ func (f *fixture) elements() int {
 	return len(element.FindAll(out, -1))
 }
 
-// clean fails unless, with all containers removed, there is what there was
+// clean fails unless, with all containers and images removed, there is what there was
 // before the first.
 func (f *fixture) clean() {
 	f.Helper()
@@ -111,6 +128,21 @@ func (f *fixture) clean() {
 		}
 		if now != want {
 			return fmt.Sprintf("left behind: before %+v, now %+v; net has %v", want, now, files(f.shimInfo().NetPid))
+		}
+		return ""
+	})
+	f.eventually(func() string {
+		ids, err := f.try("images", "-aq", "--no-trunc")
+		if err != nil {
+			return err.Error()
+		}
+		if ids != "" {
+			if _, err := f.try(append([]string{"rmi", "-f"}, strings.Fields(ids)...)...); err != nil {
+				return err.Error()
+			}
+		}
+		if now := f.images(); now != (images{}) {
+			return fmt.Sprintf("left behind of images: %+v", now)
 		}
 		return ""
 	})

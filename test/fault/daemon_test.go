@@ -17,6 +17,7 @@ import (
 func (f *fixture) deeds() map[string]func(int) error {
 	archive := filepath.Join(f.Dir, "busybox.tar")
 	f.ok("save", "-o", archive, "busybox")
+	slow := f.startRegistry()
 	return map[string]func(int) error{
 		"run --rm": func(int) error {
 			return f.code(3, "hi", "run", "--rm", "busybox", "sh", "-c", "echo hi; exit 3")
@@ -40,6 +41,11 @@ func (f *fixture) deeds() map[string]func(int) error {
 			_, err := f.try("load", "-i", archive)
 			time.Sleep(20 * time.Millisecond)
 			return err
+		},
+		"pull, rmi": func(n int) error {
+			_, err := f.try("pull", "-q", slow)
+			_, err2 := f.try("rmi", "-f", slow)
+			return errors.Join(err, err2)
 		},
 		"import, rmi": func(n int) error {
 			_, err := f.try("import", archive, "other")

@@ -52,18 +52,10 @@ func (f *fixture) fill() (free func()) {
 	}
 }
 
-// blobs counts the files of the content store and the directories of layers.
-func (f *fixture) blobs() string {
-	n := 0
-	filepath.WalkDir(filepath.Join(f.DataRoot(), "blobs"), func(_ string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			n++
-		}
-		return nil
-	})
-	return fmt.Sprintf("%d blobs, %d layers, %d snapshots, %d containers", n,
-		entries(filepath.Join(f.DataRoot(), "*", "layers")), entries(filepath.Join(f.DataRoot(), "*", "snapshots")),
-		entries(filepath.Join(f.DataRoot(), "containers")))
+// stored counts what is in the data root.
+func (f *fixture) stored() string {
+	return fmt.Sprintf("%+v, %d snapshots, %d containers", f.images(),
+		entries(filepath.Join(f.DataRoot(), "*", "snapshots")), entries(filepath.Join(f.DataRoot(), "containers")))
 }
 
 // The disk is full: what needs space is refused with a sentence and leaves
@@ -76,7 +68,7 @@ func TestFullDisk(t *testing.T) {
 		`trap 'exit 7' TERM; p=$(printf %1000s x); i=0; while :; do i=$((i+1)); echo "line $i $p"; echo $i >/dev/shm/n; usleep 2000; done`)
 	for round := range rounds() {
 		f.ok("create", "--name", "victim", "busybox", "true")
-		before := f.blobs()
+		before := f.stored()
 		free := f.fill()
 		f.refused("load", "-i", archive)
 		f.refused("import", archive, "other")
@@ -94,7 +86,7 @@ func TestFullDisk(t *testing.T) {
 		free()
 		f.ok("exec", "writer", "rm", "-f", "/copy")
 		f.ok("create", "--name", "victim", "busybox", "true")
-		if after := f.blobs(); after != before {
+		if after := f.stored(); after != before {
 			t.Errorf("left behind: before %s, after %s", before, after)
 		}
 		f.ok("rm", "victim")

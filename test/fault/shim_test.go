@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gantry-containers/gantry/internal/shim"
 )
 
 // steady are the deeds that no fault of the shim may disturb.
@@ -173,5 +171,3 @@ func (f *fixture) upgrade(binary string) {
 		f.Fatal(err)
 	}
 }
-
-var _ shim.Info
