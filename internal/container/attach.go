@@ -37,6 +37,10 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 	case api.StateRestarting:
 		return errs.Conflict("container %s is restarting, wait until the container is running", ref)
 	}
+	if o.Stream && !o.Logs { // those go at the client's pace
+		c.attaching.RLock()
+		defer c.attaching.RUnlock()
+	}
 	conn, unread, err := hijack(rec.Config.Tty)
 	if err != nil {
 		return err

@@ -99,6 +99,10 @@ type State struct {
 // Container is one container the manager knows.
 type Container struct {
 	op sync.Mutex // see the package comment
+	// attaching is held for reading from before a client is told that it is
+	// attached until its socket is with the shim. A start waits for that: the
+	// client may ask for it as soon as it was told.
+	attaching sync.RWMutex
 
 	mu      sync.Mutex // guards what follows
 	rec     Record
