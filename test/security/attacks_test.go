@@ -56,12 +56,12 @@ func field(file, name string) string {
 }
 
 // swapForASymlink keeps exchanging the directory /volume/place with a symlink
-// to the root of whoever follows it.
+// to $TARGET.
 func swapForASymlink() {
 	if err := os.Mkdir("/volume/place", 0o755); err != nil {
 		fmt.Println(err)
 	}
-	if err := os.Symlink("/", "/volume/link"); err != nil {
+	if err := os.Symlink(os.Getenv("TARGET"), "/volume/link"); err != nil {
 		fmt.Println(err)
 	}
 	fmt.Println("ready")
