@@ -21,31 +21,48 @@ type kernel struct {
 // findKernel unpacks Debian's cloud kernel into the user's cache, unless it is
 // there already.
 func findKernel() (*kernel, error) {
+	tree, err := cached("kernel", func() (string, error) { return dependency("linux-image-cloud-amd64", "linux-image-") })
+	if err != nil {
+		return nil, err
+	}
+	return openKernel(tree)
+}
+
+// Package returns the directory of the user's cache where a Debian package is
+// unpacked, after fetching it if need be.
+func Package(name string) (string, error) {
+	return cached("package-"+name, func() (string, error) { return name, nil })
+}
+
+// cached returns a directory of the user's cache, filled with the package that
+// is named if it was not there.
+func cached(dir string, name func() (string, error)) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
 	}
 	cache = filepath.Join(cache, "gantry-test-vm")
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
+		return "", err
 	}
 	// One test process fetches, the others wait for it.
 	lock, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer lock.Close()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, err
+		return "", err
 	}
-	tree := filepath.Join(cache, "kernel")
-	if k, err := openKernel(tree); err == nil {
-		return k, nil
+	tree := filepath.Join(cache, dir)
+	if _, err := os.Stat(tree); err == nil {
+		return tree, nil
 	}
-	if err := fetchKernel(cache, tree); err != nil {
-		return nil, err
+	pkg, err := name()
+	if err != nil {
+		return "", err
 	}
-	return openKernel(tree)
+	return tree, fetch(cache, pkg, tree)
 }
 
 func openKernel(tree string) (*kernel, error) {
@@ -61,23 +78,22 @@ func openKernel(tree string) (*kernel, error) {
 	return k, nil
 }
 
-// fetchKernel downloads the package the meta package names and unpacks it.
-func fetchKernel(cache, tree string) error {
-	const meta = "linux-image-cloud-amd64"
+// dependency is what a meta package stands for.
+func dependency(meta, prefix string) (string, error) {
 	out, err := exec.Command("apt-cache", "depends", meta).Output()
 	if err != nil {
-		return fmt.Errorf("cannot ask apt-cache for %s: %w", meta, err)
+		return "", fmt.Errorf("cannot ask apt-cache for %s: %w", meta, err)
 	}
-	pkg := ""
 	for line := range strings.Lines(string(out)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
-			pkg = name
-			break
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, prefix) {
+			return name, nil
 		}
 	}
-	if pkg == "" {
-		return fmt.Errorf("apt-cache knows no package %s", meta)
-	}
+	return "", fmt.Errorf("apt-cache knows no package %s", meta)
+}
+
+// fetch downloads a package and unpacks it as tree.
+func fetch(cache, pkg, tree string) error {
 	tmp, err := os.MkdirTemp(cache, "fetch")
 	if err != nil {
 		return err

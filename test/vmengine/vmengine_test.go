@@ -44,6 +44,7 @@ func TestEngine(t *testing.T) {
 		binaries["/bin/"+name] = busybox
 	}
 	binaries["/sbin/modprobe"] = busybox
+	addParser(t, binaries)
 	r := vm.Run(t, vm.Config{
 		Binaries: binaries,
 		// GANTRY_STORY chooses tests, as the flag -run does.
@@ -66,6 +67,35 @@ func TestEngine(t *testing.T) {
 	}
 	if r.ExitCode != 0 && !t.Failed() {
 		t.Errorf("the tests ended with exit code %d:\n%s", r.ExitCode, r.Output)
+	}
+}
+
+// addParser gives the machine the program that compiles AppArmor profiles. Debian
+// installs it where there is AppArmor.
+func addParser(t *testing.T, binaries map[string]string) {
+	t.Helper()
+	const path, loader = "sbin/apparmor_parser", "/lib64/ld-linux-x86-64.so.2"
+	tree, err := vm.Package("apparmor")
+	if err != nil {
+		t.Log("no AppArmor profile in the machine:", err)
+		return
+	}
+	parser := filepath.Join(tree, path)
+	if _, err := os.Stat(parser); err != nil { // merged /usr
+		parser = filepath.Join(tree, "usr", path)
+	}
+	// It needs nothing but libc, which is the host's.
+	libs, err := exec.Command(loader, "--list", parser).Output()
+	if err != nil {
+		t.Log("no AppArmor profile in the machine:", err)
+		return
+	}
+	binaries["/"+path], binaries[loader] = parser, loader
+	for line := range strings.Lines(string(libs)) {
+		if name, file, ok := strings.Cut(strings.TrimSpace(line), " => "); ok {
+			file, _, _ = strings.Cut(file, " ")
+			binaries["/lib/x86_64-linux-gnu/"+name] = file
+		}
 	}
 }
 
