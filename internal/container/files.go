@@ -75,6 +75,13 @@ func (m *Manager) renderFiles(rec *Record, dir string, sandbox *Sandbox) error {
 	if err != nil {
 		return errs.InvalidArgument("%w", err)
 	}
+	links, err := m.resolveLinks(rec)
+	if err != nil {
+		return err
+	}
+	for _, line := range links.hosts {
+		hosts = append(hosts, line+"\n"...)
+	}
 	resolvConf, err := resolv.ResolvConf(config)
 	if err != nil {
 		return err

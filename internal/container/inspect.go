@@ -22,6 +22,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (*api.Insp
 	}
 	rec := c.copy()
 	host := *rec.HostConfig
+	host.Links = m.shownLinks(&rec)
 	config := *rec.Config
 	answer := &api.InspectResponse{
 		ID:              rec.ID,

@@ -58,6 +58,9 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox, h *he
 		AppArmorProfile: m.opts.Defaults.AppArmorProfile,
 		DefaultUlimits:  m.opts.Defaults.Ulimits,
 	}
+	if in.Config, err = m.withLinks(rec); err != nil {
+		return nil, err
+	}
 	if init := rec.HostConfig.Init; init != nil && *init || init == nil && m.opts.Defaults.Init {
 		if in.InitPath = m.opts.Defaults.InitPath; in.InitPath == "" {
 			return nil, errs.System("cannot run an init in the container: gantry-init is neither beside gantryd nor in PATH")
@@ -272,9 +275,13 @@ func (m *Manager) execProcess(ctx context.Context, rec *Record, r *api.ExecCreat
 	if err != nil {
 		return nil, err
 	}
+	config, err := m.withLinks(rec)
+	if err != nil {
+		return nil, err
+	}
 	return ocispec.Exec(&ocispec.ExecInput{
 		Args: r.Cmd, Env: r.Env, WorkingDir: r.WorkingDir, Tty: r.Tty, Privileged: r.Privileged,
-		User: *user, Hostname: rec.Config.Hostname, Config: rec.Config, HostConfig: rec.HostConfig,
+		User: *user, Hostname: rec.Config.Hostname, Config: config, HostConfig: rec.HostConfig,
 		SeccompProfile: m.opts.Defaults.SeccompProfile, AppArmorProfile: m.opts.Defaults.AppArmorProfile,
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/sys/signal"
@@ -233,6 +234,12 @@ func (m *Manager) Kill(ctx context.Context, ref, name string) error {
 	}
 	if err := m.signal(ctx, c, sig); err != nil {
 		return err
+	}
+	if rec.State.Status == api.StatePaused {
+		// On cgroup v1 a frozen process does not even die.
+		if err := m.Unpause(ctx, rec.ID); err != nil && !errdefs.IsConflict(err) {
+			return err
+		}
 	}
 	if !within(ctx, ended, 10*time.Second) && ctx.Err() == nil {
 		return errs.Unavailable("container %s did not end within 10 seconds of SIGKILL", rec.Name)

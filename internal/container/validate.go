@@ -207,6 +207,9 @@ func (m *Manager) validateHostConfig(h *api.HostConfig) error {
 			return err
 		}
 	}
+	if err := m.validateLinks(h); err != nil {
+		return err
+	}
 	return m.validateNamespaces(h)
 }
 
