@@ -104,10 +104,12 @@ type held struct {
 type Proxy struct {
 	mu   sync.Mutex // guards open, and that only one Set runs
 	open map[listens]*held
+
+	budget *budget
 }
 
 // New returns a Proxy that holds no port.
-func New() *Proxy { return &Proxy{open: map[listens]*held{}} }
+func New() *Proxy { return &Proxy{open: map[listens]*held{}, budget: newBudget(connections())} }
 
 // Set makes the list the whole of what the owner has published; an empty one
 // ends it. Ports that stay are not closed in between. Either all is done or, on
@@ -165,7 +167,7 @@ func (p *Proxy) openAll(owner string, list []Mapping) (fresh map[listens]*held, 
 		if have != nil {
 			return fresh, nil, &BindError{Mapping: m, Err: unix.EADDRINUSE, Holder: have.holder()}
 		}
-		l, err := listen(key, target)
+		l, err := p.listen(key, target)
 		if err != nil {
 			return fresh, nil, p.explain(m, key, err)
 		}
@@ -207,10 +209,10 @@ func overlap(a, b netip.AddrPort) bool {
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
-func listen(key listens, target netip.AddrPort) (listener, error) {
+func (p *Proxy) listen(key listens, target netip.AddrPort) (listener, error) {
 	switch key.proto {
 	case "tcp":
-		return listenTCP(key.addr, target)
+		return listenTCP(key.addr, target, p.budget)
 	case "udp":
 		return listenUDP(key.addr, target)
 	case "sctp":

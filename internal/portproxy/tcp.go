@@ -23,13 +23,14 @@ const (
 type tcpListener struct {
 	ln     *net.TCPListener
 	target atomic.Pointer[netip.AddrPort]
+	share  share
 
 	mu     sync.Mutex // guards what follows
 	closed bool
 	conns  map[*net.TCPConn]struct{} // both ends of all connections
 }
 
-func listenTCP(addr, target netip.AddrPort) (*tcpListener, error) {
+func listenTCP(addr, target netip.AddrPort, b *budget) (*tcpListener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
 	network := "tcp4"
@@ -40,7 +41,7 @@ func listenTCP(addr, target netip.AddrPort) (*tcpListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &tcpListener{ln: ln.(*net.TCPListener), conns: map[*net.TCPConn]struct{}{}}
+	l := &tcpListener{ln: ln.(*net.TCPListener), conns: map[*net.TCPConn]struct{}{}, share: share{budget: b}}
 	l.target.Store(&target)
 	go l.accept()
 	return l, nil
@@ -50,6 +51,7 @@ func (l *tcpListener) retarget(target netip.AddrPort) { l.target.Store(&target) 
 
 func (l *tcpListener) close() {
 	l.ln.Close()
+	l.share.close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
@@ -62,6 +64,10 @@ func (l *tcpListener) accept() {
 	for {
 		client, err := l.ln.AcceptTCP()
 		if err == nil {
+			if !l.share.take() {
+				client.Close()
+				return
+			}
 			go l.relay(client)
 			continue
 		}
@@ -93,6 +99,7 @@ func (l *tcpListener) finish(c *net.TCPConn) {
 }
 
 func (l *tcpListener) relay(client *net.TCPConn) {
+	defer l.share.give()
 	defer l.finish(client)
 	if !l.track(client) {
 		return
