@@ -144,6 +144,20 @@ func restingEndpoint(rec *Record, name string) *network.EndpointSettings {
 	}
 }
 
+// AskedMAC is the hardware address the container was asked to have on its main
+// network; nil when none was, or when there is no such container.
+func (m *Manager) AskedMAC(ref string) network.HardwareAddr {
+	c, err := m.lookup(ref)
+	if err != nil {
+		return nil
+	}
+	rec := c.copy()
+	if ep := rec.Endpoints[string(rec.HostConfig.NetworkMode)]; ep != nil {
+		return ep.MacAddress
+	}
+	return nil
+}
+
 func orEmpty[T any](s []T) []T {
 	if s == nil {
 		return []T{}

@@ -190,6 +190,7 @@ func TestAnswersByVersion(t *testing.T) {
 		has, hasNot         []string
 	}{
 		{"top level address", "1.51", "/containers/c/json", []string{`"IPAddress":"10.0.0.2"`, `"HairpinMode":false`, `"MacAddress":"02:00:00:00:00:01"`, `"GraphDriver":{"Data":{`}, []string{`"Storage"`}},
+		{"address asked for", "1.51", "/containers/c/json", []string{`"MacAddress":"02:00:00:00:00:09"`}, nil},
 		{"manifest of containers", "1.47", "/containers/c/json", nil, []string{"ImageManifestDescriptor"}},
 		{"annotations of containers", "1.45", "/containers/json", nil, []string{"Annotations", "Health\""}},
 		{"virtual size", "1.43", "/images/json", []string{`"VirtualSize":7`}, []string{"Descriptor"}},

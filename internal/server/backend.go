@@ -45,6 +45,8 @@ type containers interface {
 	Update(ctx context.Context, ref string, config *ctypes.UpdateConfig) (ctypes.UpdateResponse, error)
 	Resize(ctx context.Context, ref string, height, width uint) error
 	Inspect(ctx context.Context, ref string, size bool) (*ctypes.InspectResponse, error)
+	// AskedMAC is the address the container was created with, if one was asked for.
+	AskedMAC(ref string) ntypes.HardwareAddr
 	List(ctx context.Context, o container.ListOptions) ([]ctypes.Summary, error)
 	Top(ctx context.Context, ref, psArgs string) (*ctypes.TopResponse, error)
 	Stats(ctx context.Context, ref string, o container.StatsOptions, send func(*ctypes.StatsResponse) error) error

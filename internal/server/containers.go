@@ -41,7 +41,9 @@ func (s *Server) inspectContainer(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, legacyContainer(r, c))
+	answer := legacyContainer(r, c)
+	answer.Config.MacAddress = s.containers.AskedMAC(r.name).String()
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 func (s *Server) topContainer(w *response, r *request) error {

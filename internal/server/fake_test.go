@@ -63,6 +63,10 @@ func (f *fakeContainers) Stop(_ context.Context, _ string, o container.StopOptio
 
 func (f *fakeContainers) Resize(context.Context, string, uint, uint) error { return f.err }
 
+func (f *fakeContainers) AskedMAC(string) ntypes.HardwareAddr {
+	return ntypes.HardwareAddr{2, 0, 0, 0, 0, 9}
+}
+
 func (f *fakeContainers) Inspect(_ context.Context, ref string, _ bool) (*ctypes.InspectResponse, error) {
 	if f.inspect == nil {
 		return nil, errs.NotFound("No such container: %s", ref)
