@@ -111,8 +111,9 @@ type Container struct {
 	health  *health
 	backoff time.Duration // the wait before the next restart by policy
 	retry   context.CancelFunc
-	keep    int // AutoRemove does not apply to an exit now: it is being restarted
-	starts  int // counts starts, so that a late event of an earlier run is told apart
+	keep    int  // AutoRemove does not apply to an exit now: it is being restarted
+	doomed  bool // it is being killed to be removed: the exit need not outlast a boot
+	starts  int  // counts starts, so that a late event of an earlier run is told apart
 }
 
 func (r *Record) running() bool {

@@ -136,13 +136,29 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	if restart {
 		m.restartLater(ctx, c, wait)
 	}
-	// After a boot the code must still be known; nobody waits for this write.
-	go m.saveDurably(c)
+	if !c.isDoomed() {
+		// After a boot the code must still be known; nobody waits for this write.
+		go m.saveDurably(c)
+	}
 }
 
 func (m *Manager) died(c *Container, s *shim.Status) {
 	m.publish(c, events.ActionDie, "exitCode", strconv.Itoa(s.ExitCode),
 		"execDuration", strconv.Itoa(int(s.ExitedAt.Sub(s.StartedAt).Seconds())))
+}
+
+func (c *Container) doom(doomed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doomed = doomed
+}
+
+// isDoomed says whether the container is being killed to be removed. The write of
+// its exit would only be waited for, by its removal.
+func (c *Container) isDoomed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doomed
 }
 
 // saveDurably writes the record to disk unless the container was removed.

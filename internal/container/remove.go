@@ -59,7 +59,7 @@ func (m *Manager) lockForRemoval(ctx context.Context, c *Container, force bool) 
 	}
 }
 
-func (m *Manager) killForRemoval(ctx context.Context, c *Container) error {
+func (m *Manager) killForRemoval(ctx context.Context, c *Container) (err error) {
 	rec := c.copy()
 	c.cancelRetry()
 	c.mu.Lock()
@@ -72,6 +72,12 @@ func (m *Manager) killForRemoval(ctx context.Context, c *Container) error {
 	if err != nil {
 		return nil // gone
 	}
+	c.doom(true)
+	defer func() {
+		if err != nil {
+			c.doom(false)
+		}
+	}()
 	if rec.State.Status == api.StatePaused {
 		// On cgroup v1 a frozen process does not even die.
 		m.opts.Shim.Signal(ctx, rec.ID, "", syscall.SIGKILL, false)
@@ -116,7 +122,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 			c.rec.State.Status = before
 		}
 		c.mu.Unlock()
-		if serr := m.saveState(c); serr != nil {
+		if serr := m.save(c); serr != nil {
 			m.opts.Log.Error("cannot record a failed removal", "container", rec.ID, "error", serr)
 		}
 		return err
