@@ -116,7 +116,9 @@ func (m *Manager) provideMounts(ctx context.Context, c *Container, places map[st
 		if err := m.provideMount(ctx, c, &mnt); err != nil {
 			return err
 		}
+		c.mu.Lock() // Layers looks at containers that are being created
 		c.rec.Mounts = append(c.rec.Mounts, mnt)
+		c.mu.Unlock()
 	}
 	return nil
 }
@@ -221,8 +223,9 @@ func (m *Manager) leaveVolumes(rec *Record) {
 // copyUp fills new, empty volumes with what the image has at their place.
 func (m *Manager) copyUp(ctx context.Context, c *Container) error {
 	var fill []*Mount
-	for i := range c.rec.Mounts {
-		if mnt := &c.rec.Mounts[i]; mnt.Type == mount.TypeVolume && mnt.CopyUp {
+	mounts := slices.Clone(c.rec.Mounts)
+	for i := range mounts {
+		if mnt := &mounts[i]; mnt.Type == mount.TypeVolume && mnt.CopyUp {
 			fill = append(fill, mnt)
 		}
 	}
@@ -240,5 +243,8 @@ func (m *Manager) copyUp(ctx context.Context, c *Container) error {
 		}
 		mnt.CopyUp = false
 	}
+	c.mu.Lock()
+	c.rec.Mounts = mounts
+	c.mu.Unlock()
 	return nil
 }

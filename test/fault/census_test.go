@@ -100,6 +100,11 @@ func (f *fixture) elements() int {
 // before the first.
 func (f *fixture) clean() {
 	f.Helper()
+	for name, n := range f.worked {
+		if n == 0 {
+			f.Errorf("%s never worked", name)
+		}
+	}
 	f.eventually(func() string {
 		ids, err := f.try("ps", "-aq", "--no-trunc")
 		if err != nil {
@@ -115,7 +120,7 @@ func (f *fixture) clean() {
 	})
 	f.eventually(func() string {
 		now := f.census()
-		want := f.before
+		want := census{Links: f.before.Links, IOFiles: f.before.IOFiles, NetFiles: f.before.NetFiles}
 		// Spare networks come and go.
 		now.Links, want.Links = max(now.Links, 3), max(want.Links, 3)
 		// The shim keeps a few of the daemon's idle connections.

@@ -57,7 +57,8 @@ type fixture struct {
 	*testing.T
 	*enginetest.Engine
 	before census
-	cuts   bool // attached clients may be cut off, as by the end of io
+	worked map[string]int // how often each deed of the chaos did
+	cuts   bool           // attached clients may be cut off, as by the end of io
 }
 
 // newFixture starts an engine with the image busybox. At the end of the test it
@@ -80,7 +81,7 @@ func prepareFixture(t *testing.T, args ...string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, Engine: e}
+	f := &fixture{T: t, Engine: e, worked: map[string]int{}}
 	t.Cleanup(f.close)
 	return f
 }
