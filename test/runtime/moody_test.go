@@ -30,6 +30,7 @@ exec "$(cat "$d/oci")" "$@"
 
 func (f *fixture) mood(words string) {
 	f.Helper()
+	os.Remove(filepath.Join(shared.Dir, "hangs"))
 	for name, text := range map[string]string{"mood": words + "\n", "oci": have["gantry-oci"]} {
 		if err := os.WriteFile(filepath.Join(shared.Dir, name), []byte(text), 0o644); err != nil {
 			f.Fatal(err)
@@ -67,7 +68,10 @@ func TestShimKilledWhileCreating(t *testing.T) {
 	f := &fixture{T: t, runtime: "moody"}
 	f.mood("hang create")
 	done := make(chan result, 1)
-	go func() { done <- f.gantry(f.run("--name", "hanging", "busybox", "true")...) }()
+	go func() {
+		defer close(done) // also when it fails the test
+		done <- f.gantry(f.run("--name", "hanging", "busybox", "true")...)
+	}()
 	f.until("the runtime hangs", func() bool {
 		_, err := os.Stat(filepath.Join(shared.Dir, "hangs"))
 		return err == nil
