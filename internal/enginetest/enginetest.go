@@ -239,8 +239,8 @@ func (e *Engine) purgeNetwork(ctx context.Context) error {
 }
 
 func (e *Engine) purgeCgroups() error {
-	for _, name := range []string{e.Instance(), e.Instance() + "-shim"} {
-		if err := cgroup.New("/" + name).Delete(); err != nil {
+	for _, name := range []string{"/" + e.Instance(), shim.CgroupName(e.exec)} {
+		if err := cgroup.New(name).Delete(); err != nil {
 			return err
 		}
 	}

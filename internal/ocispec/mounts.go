@@ -2,6 +2,7 @@ package ocispec
 
 import (
 	"fmt"
+	"os"
 	"sort"
 	"strconv"
 	"strings"
@@ -53,7 +54,12 @@ func systemMounts(in *Input) []specs.Mount {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{access, "nosuid", "noexec", "nodev", "relatime"}},
 	}
 	if in.HostConfig.IpcMode.IsHost() {
-		list = append(list, hostDir("/dev/mqueue"), hostDir("/dev/shm"))
+		for _, dir := range []string{"/dev/mqueue", "/dev/shm"} {
+			// Not every host has them, and a bind of nothing is no mount.
+			if _, err := os.Stat(dir); err == nil {
+				list = append(list, hostDir(dir))
+			}
+		}
 		return list
 	}
 	list = append(list, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})

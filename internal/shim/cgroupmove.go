@@ -11,8 +11,9 @@ import (
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
 
-// cgroupName is the shim's own cgroup: there is one for each exec root.
-func cgroupName(execRoot string) string {
+// CgroupName is the shim's own cgroup: there is one for each exec root. A shim
+// that was killed leaves it behind, empty.
+func CgroupName(execRoot string) string {
 	execRoot = filepath.Clean(execRoot)
 	if execRoot == "/run/gantry" {
 		return "/gantry-shim"
@@ -24,7 +25,7 @@ func cgroupName(execRoot string) string {
 // leaveCgroup moves the process out of the daemon's cgroup. Where that is not
 // possible the shim works as well, until somebody stops the daemon's cgroup.
 func leaveCgroup(execRoot string, log *slog.Logger) {
-	cg := cgroup.New(cgroupName(execRoot))
+	cg := cgroup.New(CgroupName(execRoot))
 	err := cg.Create(nil)
 	if err == nil {
 		err = cg.Add(os.Getpid())
@@ -37,7 +38,7 @@ func leaveCgroup(execRoot string, log *slog.Logger) {
 // removeCgroup moves the process, which is about to end, to the root of each
 // hierarchy, and removes the shim's cgroup. What is left of it does no harm.
 func removeCgroup(execRoot string) {
-	cg := cgroup.New(cgroupName(execRoot))
+	cg := cgroup.New(CgroupName(execRoot))
 	pid := []byte(strconv.Itoa(os.Getpid()))
 	for _, file := range cg.ProcsFiles() {
 		dir := filepath.Dir(file)

@@ -137,7 +137,7 @@ func (s *shimTest) tearDown() {
 	if err := cgroup.New(s.cgroup).Delete(); err != nil {
 		s.Errorf("a cgroup is left: %v", err)
 	}
-	for _, file := range cgroup.New(cgroupName(s.root)).ProcsFiles() {
+	for _, file := range cgroup.New(CgroupName(s.root)).ProcsFiles() {
 		if _, err := os.Stat(file); err == nil {
 			s.Errorf("the shim's cgroup is left: %s", file)
 		}

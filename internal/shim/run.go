@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/ocirt"
 )
 
 // Main is gantry-shim: `gantry-shim io|net --exec-root DIR`, and `version`, which
@@ -123,6 +125,9 @@ func ready(line string) {
 }
 
 func runIO(execRoot string) error {
+	if err := ocirt.Protect(); err != nil {
+		return err
+	}
 	state, err := readHandover()
 	if err != nil {
 		return fmt.Errorf("cannot read the state of the shim before: %w", err)

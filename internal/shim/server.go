@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
 
@@ -179,10 +180,9 @@ func (h *Holder) withCgroup(r *request, f func(*updateBody, *cgroup.Cgroup) erro
 }
 
 func (h *Holder) info() Info {
-	binary, _ := os.Readlink("/proc/self/exe")
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
-	return Info{Pid: os.Getpid(), NetPid: h.store.pid, Version: Version, Binary: binary}
+	return Info{Pid: os.Getpid(), NetPid: h.store.pid, Version: Version, Binary: ocirt.Program()}
 }
 
 func (h *Holder) serveShutdown(c *net.UnixConn) error {
