@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/trace"
 	"strings"
 	"time"
 
@@ -142,7 +143,10 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 		}
 		options.SizeLimit = limit
 	}
-	if err := m.opts.Snapshots.Prepare(ctx, id, c.rec.Layers, options); err != nil {
+	region := trace.StartRegion(ctx, "snapshot.Prepare")
+	err := m.opts.Snapshots.Prepare(ctx, id, c.rec.Layers, options)
+	region.End()
+	if err != nil {
 		return err
 	}
 	if err := m.markRoot(id); err != nil {
@@ -154,6 +158,7 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 	if err := m.copyUp(ctx, c); err != nil {
 		return err
 	}
+	defer trace.StartRegion(ctx, "state.Put").End() // the one synced write, and none with --rm
 	return m.save(c)
 }
 

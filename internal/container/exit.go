@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"runtime/trace"
 	"strconv"
 	"time"
 
@@ -87,11 +88,14 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 		m.opts.Shim.Forget(ctx, rec.ID, "")
 		return // known already, or of an earlier run
 	}
+	defer trace.StartRegion(ctx, "container.exited").End()
 	m.stopHealth(c)
 	c.endExecs()
+	region := trace.StartRegion(ctx, "network.Disconnect")
 	if err := m.opts.Networks.Disconnect(ctx, rec.ID); err != nil {
 		m.opts.Log.Error("cannot release the network", "container", rec.ID, "error", err)
 	}
+	region.End()
 	m.leaveVolumes(&rec)
 	restart, wait := m.restartDecision(&rec, c, s)
 	c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/trace"
 	"syscall"
 	"time"
 
@@ -138,6 +139,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 // erase takes everything of the container from the disk. The record goes last:
 // after a crash in the middle, the removal can be asked for again.
 func (m *Manager) erase(ctx context.Context, rec *Record, o RemoveOptions) error {
+	defer trace.StartRegion(ctx, "container.erase").End()
 	var failed []error
 	for _, mnt := range rec.Mounts {
 		if mnt.Type == mount.TypeVolume {
