@@ -73,13 +73,14 @@ func wanted(named reference.Named) string {
 
 func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named reference.Named, opts PullOptions, out *printer) error {
 	want := wanted(named)
-	out.status(want, "Pulling from "+reference.Path(named))
 	in := m.begin()
 	defer in.end()
 	desc, data, err := repo.Manifest(ctx, want)
 	if err != nil {
 		return pullError(named, err)
 	}
+	// Only now: what failed before the first line has a status of its own.
+	out.status(want, "Pulling from "+reference.Path(named))
 	e, err := m.upToDate(in, named, desc.Digest, opts.Platform)
 	fresh := false
 	if e == nil && err == nil {
