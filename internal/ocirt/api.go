@@ -17,10 +17,12 @@
 // runtime, so nothing of ours can be replaced, and there is no environment,
 // linker or interpreter to attack. What earlier runtimes were bitten by:
 //
-//   - CVE-2019-5736 (/proc/self/exe overwritten): the child is a fork that is
-//     made non-dumpable as its first step, so no process of a container may open
-//     its /proc/PID/exe; its execve is of the container's own file; and the
-//     running shim keeps its binary busy (ETXTBSY).
+//   - CVE-2019-5736 (/proc/self/exe overwritten): an image may have the child
+//     execute /proc/self/exe, or a script whose interpreter that is, and the
+//     container then holds the program of the runtime. Who starts containers has
+//     called Protect: the program runs from a read-only mount that is in no mount
+//     namespace, so its file cannot be opened to be written through any of its
+//     processes. Until its execve the child is non-dumpable besides.
 //   - CVE-2016-9962 (a process on its way into a container, traced by those in
 //     it): an exec enters the pid namespace when it has given up its privileges.
 //   - CVE-2016-9962, CVE-2024-21626 (leaked descriptors): the child closes every

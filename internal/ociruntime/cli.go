@@ -68,6 +68,13 @@ func Main(args []string) int {
 		usage(os.Stdout)
 		return 0
 	}
+	switch rest[0] {
+	case "create", "run", "exec":
+		if err := ocirt.Protect(); err != nil {
+			log.fail(err)
+			return 1
+		}
+	}
 	if err := log.open(g.log, g.logFormat); err != nil {
 		log.fail(err)
 		return 1

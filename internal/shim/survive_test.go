@@ -371,7 +371,7 @@ func TestUpgradeRenewsNet(t *testing.T) {
 	waitFor(t, "another net", func() bool {
 		i, err := s.Info(t.Context())
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", i.NetPid))
-		return err == nil && i.NetPid != before.NetPid && i.Pid == before.Pid && exe == path
+		return err == nil && i.NetPid != before.NetPid && i.Pid == before.Pid && filepath.Base(exe) == filepath.Base(path)
 	})
 	waitFor(t, "the port to be open", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
