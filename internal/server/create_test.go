@@ -87,6 +87,8 @@ func TestCreateByVersion(t *testing.T) {
 		{"start interval unknown", "1.43", `{"Image":"x","Healthcheck":{"StartInterval":5}}`, func(o *container.CreateOptions) any { return int64(o.Config.Healthcheck.StartInterval) }, int64(0)},
 		{"read-only was not recursive", "1.43", `{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]}}`,
 			func(o *container.CreateOptions) any { return o.HostConfig.Mounts[0].BindOptions.ReadOnlyNonRecursive }, true},
+		{"nor was a short bind", "1.43", `{"Image":"x"}`, func(o *container.CreateOptions) any { return o.DefaultReadOnlyNonRecursive }, true},
+		{"a short bind is recursive", "1.44", `{"Image":"x"}`, func(o *container.CreateOptions) any { return o.DefaultReadOnlyNonRecursive }, false},
 		{"foreign options ignored", "1.41", `{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","VolumeOptions":{}}]}}`,
 			func(o *container.CreateOptions) any { return o.HostConfig.Mounts[0].VolumeOptions == nil }, true},
 		{"address moves to the network", "1.43", `{"Image":"x","MacAddress":"02:00:00:00:00:01"}`,
