@@ -175,37 +175,41 @@ func (f *fixture) eventually(look func() string) {
 	}
 }
 
-// shimInfo asks the shim about itself.
-func (f *fixture) shimInfo() shim.Info {
+// ask asks the shim, and asks again while there is none.
+func (f *fixture) ask(question func(context.Context, *shim.Client) error) {
 	f.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, err := f.Shim(ctx)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer c.Close()
-	info, err := c.Info(ctx)
-	if err != nil {
-		f.Fatal(err)
-	}
+	f.eventually(func() string {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		c, err := f.Shim(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		if err := question(ctx, c); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// shimInfo asks the shim about itself.
+func (f *fixture) shimInfo() (info shim.Info) {
+	f.Helper()
+	f.ask(func(ctx context.Context, c *shim.Client) (err error) {
+		info, err = c.Info(ctx)
+		return err
+	})
 	return info
 }
 
 // held is what the shim holds.
-func (f *fixture) held() []shim.Status {
+func (f *fixture) held() (list []shim.Status) {
 	f.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, err := f.Shim(ctx)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer c.Close()
-	list, err := c.List(ctx)
-	if err != nil {
-		f.Fatal(err)
-	}
+	f.ask(func(ctx context.Context, c *shim.Client) (err error) {
+		list, err = c.List(ctx)
+		return err
+	})
 	return list
 }
 
