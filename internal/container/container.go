@@ -51,15 +51,14 @@ type Record struct {
 	// a container with what they want of it look at them when it does not run.
 	NetworkIDs map[string]string `json:",omitempty"`
 
-	State                State
-	RestartCount         int
-	HasBeenStarted       bool
-	ManuallyStopped      bool
-	RemoveVolumes        bool `json:",omitempty"` // by the removal that has begun, its anonymous ones
-	NetNSOwnerPid        int  // of a joined container, for inspect
-	ResolvedLogDriver    string
-	ResolvedLogOpts      map[string]string
-	SeccompProfileInline string `json:",omitempty"`
+	State             State
+	RestartCount      int
+	HasBeenStarted    bool
+	CopiedInto        bool `json:",omitempty"` // its files are not those of the image any more
+	ManuallyStopped   bool
+	RemoveVolumes     bool `json:",omitempty"` // by the removal that has begun, its anonymous ones
+	ResolvedLogDriver string
+	ResolvedLogOpts   map[string]string
 }
 
 // Network is the network state of a running container.
