@@ -176,6 +176,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 		}
 		options.Chown = &layer.Owner{UID: int(user.UID), GID: int(user.GID)}
 	}
+	m.noteCopy(c)
 	plain, _, err := layer.Decompress(r)
 	if err != nil {
 		return errs.InvalidArgument("%w", err)
@@ -186,6 +187,18 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	}
 	m.publish(c, events.ActionExtractToDir)
 	return nil
+}
+
+// noteCopy records, before the first start, that the files are no longer the
+// image's, which others share.
+func (m *Manager) noteCopy(c *Container) {
+	c.mu.Lock()
+	known := c.rec.HasBeenStarted || c.rec.CopiedInto
+	c.rec.CopiedInto = true
+	c.mu.Unlock()
+	if !known {
+		m.saveDurably(c)
+	}
 }
 
 // writable refuses to write where the container itself could not.

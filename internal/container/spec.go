@@ -213,7 +213,8 @@ func (m *Manager) resolveUser(ctx context.Context, rec *Record, name string) (*o
 }
 
 func (m *Manager) userFiles(rec *Record) (userFiles, error) {
-	if !rec.HasBeenStarted {
+	pristine := !rec.HasBeenStarted && !rec.CopiedInto
+	if pristine {
 		// Nothing was written yet but what came with the image and its volumes.
 		m.users.mu.Lock()
 		files, ok := m.users.images[rec.ImageID]
@@ -236,7 +237,7 @@ func (m *Manager) userFiles(rec *Record) (userFiles, error) {
 			return userFiles{}, err
 		}
 	}
-	if !rec.HasBeenStarted {
+	if pristine {
 		m.users.mu.Lock()
 		defer m.users.mu.Unlock()
 		if m.users.images == nil || len(m.users.images) > 256 {

@@ -25,3 +25,27 @@ func TestSubpathOfAHostileVolume(t *testing.T) {
 		}
 	}
 }
+
+// What is copied into one container before its start decides who that one runs
+// as, and nobody else: not another container of the same image.
+func TestUsersOfOneContainerAreItsOwn(t *testing.T) {
+	passwd := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(passwd, []byte("root:x:0:0::/:/bin/sh\nnobody:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "root.tar")
+	if err := os.WriteFile(archive, busybox(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	gantry(t, "import", archive, "users")
+	t.Cleanup(func() { engine.Run("rmi", "-f", "users") })
+	first := gantry(t, "create", "-u", "nobody", "users", "id", "-u")
+	t.Cleanup(func() { engine.Run("rm", "-f", first) })
+	gantry(t, "cp", passwd, first+":/etc/passwd")
+	if out := gantry(t, "start", "-a", first); out != "0" {
+		t.Errorf("with a passwd of its own the container runs as %s", out)
+	}
+	if out := gantry(t, "run", "--rm", "-u", "nobody", "users", "id", "-u"); out != "65534" {
+		t.Errorf("a second container of the image runs as %s", out)
+	}
+}

@@ -110,3 +110,12 @@ func eventually(t *testing.T, happened func() bool) {
 		}
 	}
 }
+
+func busybox(t *testing.T) []byte {
+	t.Helper()
+	archive, err := enginetest.Busybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive
+}
