@@ -48,7 +48,7 @@ func TestEngine(t *testing.T) {
 	r := vm.Run(t, vm.Config{
 		Binaries: binaries,
 		// GANTRY_STORY chooses tests, as the flag -run does.
-		Args: []string{"/story.test", "-test.v=test2json", "-test.timeout=170s", "-test.run=" + os.Getenv("GANTRY_STORY")},
+		Args: []string{"/story.test", "-test.v=test2json", "-test.timeout=280s", "-test.run=" + os.Getenv("GANTRY_STORY")},
 		Env:  []string{"GANTRY_TEST_MACHINE=1", "GANTRY_BIN=/bin"},
 		Autoload: []string{
 			"overlay", "bridge", "veth", "loop", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_ct",
@@ -56,8 +56,13 @@ func TestEngine(t *testing.T) {
 			"nft_redir", "nft_limit", "nft_numgen", "nft_hash", "nft_objref", "nft_quota",
 		},
 		MemoryMB: 1536,
-		Timeout:  4 * time.Minute,
+		Timeout:  6 * time.Minute,
 	})
+	for line := range strings.Lines(r.Output) {
+		if strings.HasPrefix(line, "story: ") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 	tests := parse(t, r.Output)
 	if len(tests) == 0 {
 		t.Fatalf("the machine ran no test (exit code %d):\n%s", r.ExitCode, r.Output)

@@ -59,7 +59,7 @@ func TestAppArmorConfined(t *testing.T) {
 		fails  bool
 	}{
 		{"mkdir -p /m; mount -t tmpfs none /m", true},
-		{"echo b > /proc/sysrq-trigger", true},
+		{"echo h > /proc/sysrq-trigger", true},
 		{"echo 1 > /proc/sys/vm/drop_caches", true},
 		{"echo x > /proc/sys/kernel/core_pattern", true},
 		{"head -c 1 /proc/kcore", true},

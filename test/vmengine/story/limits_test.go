@@ -2,6 +2,8 @@ package story
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -155,4 +157,48 @@ func TestGone(t *testing.T) {
 			t.Errorf("%v: %d %s", flags, o.code, o.stderr)
 		}
 	}
+}
+
+func TestBlockIO(t *testing.T) {
+	if err := os.WriteFile("/run/disk", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate("/run/disk", 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("busybox", "losetup", "/dev/loop0", "/run/disk").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("busybox", "losetup", "-d", "/dev/loop0").Run() })
+	id := background(t, "--device-read-bps", "/dev/loop0:1mb", "--device-write-iops", "/dev/loop0:100", "--blkio-weight", "300")
+	dir := cgroupOf(t, id)
+	want(t, dir, map[string]string{"io.max": "7:0 rbps=1048576 wbps=max riops=max wiops=100"})
+	if w := read(t, dir, "io.weight"); w == "default 100" {
+		t.Errorf("io.weight is the default in spite of --blkio-weight 300")
+	}
+	// A given device can be read through its own limit.
+	o := try(t, "run", "--rm", "--device", "/dev/loop0:/dev/disk:r", "busybox", "sh", "-c", "dd if=/dev/disk of=/dev/null bs=4k count=4 && ! ( : >> /dev/disk )")
+	if o.code != 0 {
+		t.Errorf("the disk: %d %s", o.code, o.stderr)
+	}
+}
+
+// A container may divide its own cgroup where it is writable, and execs and
+// updates go on.
+func TestDelegation(t *testing.T) {
+	id := start(t, []string{"--privileged", "-m", "64m"}, "busybox", "sh", "-ec", `
+mkdir /sys/fs/cgroup/leaf
+for p in $(cat /sys/fs/cgroup/cgroup.procs); do echo $p > /sys/fs/cgroup/leaf/cgroup.procs 2>/dev/null || true; done
+echo "+memory +pids" > /sys/fs/cgroup/cgroup.subtree_control
+echo 20 > /sys/fs/cgroup/leaf/pids.max
+echo divided; sleep 1000`)
+	eventually(t, "the cgroup is divided", func() bool { return try(t, "logs", id).stdout == "divided\n" })
+	gantry(t, "exec", id, "true")
+	gantry(t, "update", "-m", "96m", "--memory-swap", "96m", id)
+	if got := gantry(t, "exec", id, "cat", "/sys/fs/cgroup/memory.max"); got != "100663296" {
+		t.Errorf("memory.max is %s", got)
+	}
+	gantry(t, "pause", id)
+	gantry(t, "unpause", id)
+	gantry(t, "rm", "-f", id)
 }

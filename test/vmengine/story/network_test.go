@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,4 +60,72 @@ func get(url string) string {
 		return err.Error()
 	}
 	return string(b)
+}
+
+// Another machine sees what is published to all addresses and nothing else, and
+// containers reach it by the address of their host.
+func TestOutside(t *testing.T) {
+	outside := another(t)
+	const web = "mkdir /w; echo served > /w/index.html; httpd -p 81 -h /w; exec httpd -f -p 80 -h /w"
+	id := start(t, []string{"-p", "8081:80", "-p", "127.0.0.1:8082:80"}, "busybox", "sh", "-c", web)
+	address := inspect[string](t, id, ".NetworkSettings.Networks.bridge.IPAddress")
+	eventually(t, "the server answers", func() bool {
+		return get("http://"+address+"/") == "served\n" && get("http://"+address+":81/") == "served\n"
+	})
+	request := func(target string) string {
+		return outside(`printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 3 ` + target)
+	}
+	if got := request("192.0.2.1 8081"); !strings.HasSuffix(got, "served\n") {
+		t.Errorf("the published port answered %q", got)
+	}
+	for _, target := range []string{"192.0.2.1 8082", address + " 81"} {
+		if got := request(target); strings.Contains(got, "served") {
+			t.Errorf("%s, which is not published to others, answered %q", target, got)
+		}
+	}
+	served := make(chan string, 1)
+	go func() { served <- outside("echo hi | nc -l -p 99 -w 10") }()
+	eventually(t, "the other machine answers", func() bool {
+		return try(t, "run", "--rm", "busybox", "nc", "-w", "2", "192.0.2.2", "99").stdout == "hi\n"
+	})
+	<-served
+}
+
+// another makes a machine next to this one, a network namespace with the address
+// 192.0.2.2 that knows the way to containers, and returns what runs a script there.
+func another(t *testing.T) func(script string) string {
+	t.Helper()
+	machine := exec.Command("busybox", "unshare", "-n", "busybox", "sleep", "1000")
+	if err := machine.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { machine.Process.Kill(); machine.Wait() })
+	pid := strconv.Itoa(machine.Process.Pid)
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the namespace is there", func() bool {
+		its, err := os.Readlink("/proc/" + pid + "/ns/net")
+		return err == nil && its != own
+	})
+	in := "busybox nsenter -t " + pid + " -n busybox "
+	for _, command := range []string{
+		"busybox ip link add out0 type veth", // the other end is called veth0
+		"busybox ip link set veth0 netns " + pid,
+		"busybox ip addr add 192.0.2.1/24 dev out0",
+		"busybox ip link set out0 up",
+		in + "ip addr add 192.0.2.2/24 dev veth0",
+		in + "ip link set veth0 up",
+		in + "ip route add 172.16.0.0/12 via 192.0.2.1",
+	} {
+		words := strings.Fields(command)
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+	}
+	return func(script string) string {
+		out, _ := exec.Command("busybox", "nsenter", "-t", pid, "-n", "sh", "-c", script).CombinedOutput()
+		return string(out)
+	}
 }

@@ -28,8 +28,14 @@ func run(m *testing.M) int {
 		return 0
 	}
 	ctx := context.Background()
+	b, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	uptime, _, _ := strings.Cut(string(b), " ")
 	began := time.Now()
-	err := prepare()
+	err = prepare()
 	if err == nil {
 		engine, err = enginetest.New("/run/story")
 	}
@@ -43,8 +49,10 @@ func run(m *testing.M) int {
 		fmt.Println("cannot start an engine:", err)
 		return 1
 	}
-	fmt.Printf("engine ready after %v\n", time.Since(began).Round(time.Millisecond))
+	ready := time.Now()
 	code := m.Run()
+	fmt.Printf("\nstory: booted in %ss, engine ready after %v, tests took %v\n",
+		uptime, ready.Sub(began).Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
 	if code != 0 {
 		fmt.Println("gantryd logged:\n" + engine.Log())
 	}
