@@ -129,11 +129,11 @@ func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Con
 		Method: http.MethodPost,
 		Path:   "/containers/create",
 		Query:  q,
-		JSON: &container.CreateRequest{
+		JSON: client.Sparse{V: &container.CreateRequest{
 			Config:           spec.Config,
 			HostConfig:       spec.HostConfig,
 			NetworkingConfig: spec.Networking,
-		},
+		}},
 	}, &resp)
 	return resp, err
 }

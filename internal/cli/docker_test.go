@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/container"
 )
 
 // TestSameRequests types the same command line into the stock Docker client and
@@ -105,6 +107,9 @@ func normalBody(c call) any {
 	if !ok {
 		return c.Body
 	}
+	if c.Path == "/containers/create" {
+		m = asRead(m)
+	}
 	sortStrings(m, "Env")   // the stock client sends them in a random order
 	delete(m, "MacAddress") // repeated for engines before API 1.44
 	if h, ok := m["HostConfig"].(map[string]any); ok {
@@ -114,6 +119,23 @@ func normalBody(c call) any {
 	delete(m, "KernelMemory")
 	if m["AttachStdout"] != nil && m["HostConfig"] == nil {
 		delete(m, "Detach") // of exec, which start repeats
+	}
+	return m
+}
+
+// asRead is a create as an engine reads it: a zero that is sent and one that is
+// left out are the same, unless the field can tell them apart.
+func asRead(sent map[string]any) (m map[string]any) {
+	var request container.CreateRequest
+	raw, err := json.Marshal(sent)
+	if err == nil {
+		err = json.Unmarshal(raw, &request)
+	}
+	if err == nil {
+		raw, err = json.Marshal(&request)
+	}
+	if err != nil || json.Unmarshal(raw, &m) != nil {
+		return sent
 	}
 	return m
 }
