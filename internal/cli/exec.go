@@ -125,7 +125,12 @@ func (a *app) execStatus(ctx context.Context, path string) error {
 	if err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: path + "/json"}, &r); err != nil {
 		return err
 	}
-	if r.ExitCode != nil && *r.ExitCode != 0 {
+	switch {
+	case r.ExitCode == nil:
+		// The stream was cut. Nothing is known of the command, least of all
+		// that it went well.
+		return errors.New("the connection to the command was lost, and it has not ended")
+	case *r.ExitCode != 0:
 		return &exitError{code: *r.ExitCode}
 	}
 	return nil

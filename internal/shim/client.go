@@ -3,12 +3,14 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -107,6 +109,10 @@ func (c *Client) release(l *link) {
 	c.idle = append(c.idle, l)
 }
 
+// errAnswerLost is returned for what must not be done twice when the connection
+// broke after it was sent and the same shim answers again: it was upgraded.
+var errAnswerLost = errs.Unavailable("the shim was upgraded while it was asked")
+
 // call sends one request and decodes its answer into out, if that is not nil.
 //
 // A connection that breaks without an answer is tried again: always when the
@@ -127,6 +133,10 @@ func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte
 		if lost != nil && lost.pid != l.pid && !repeat {
 			l.Close()
 			return errs.Unavailable("the shim died while it was asked to %s", op)
+		}
+		if lost != nil && !repeat {
+			l.Close()
+			return errAnswerLost
 		}
 		answer, sent, err := l.exchange(ctx, request{op, raw}, blob, files)
 		if err == nil {
@@ -200,15 +210,46 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File) (*S
 	var out StartReply
 	request := *r
 	request.SeccompSize = len(r.Seccomp)
-	if err := c.call(ctx, "start", &request, &out, slices.Concat(r.Spec, r.Seccomp), false, netns); err != nil {
+	blob, began := slices.Concat(r.Spec, r.Seccomp), time.Now()
+	err := c.call(ctx, "start", &request, &out, blob, false, netns)
+	if errors.Is(err, errAnswerLost) {
+		// An upgrade came between. It waits for what has begun, so that the
+		// process is there now or was never asked for.
+		s, found, lerr := c.find(ctx, r.ID, "")
+		if lerr != nil {
+			return nil, lerr
+		}
+		if found && !s.StartedAt.Before(began) {
+			return &StartReply{Pid: s.Pid, StartedAt: s.StartedAt, StartTime: s.StartTime}, nil
+		}
+		err = c.call(ctx, "start", &request, &out, blob, false, netns)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &out, nil
 }
 
+// find looks for one process among all the shim knows.
+func (c *Client) find(ctx context.Context, id, execID string) (s Status, found bool, err error) {
+	list, err := c.List(ctx)
+	i := slices.IndexFunc(list, func(s Status) bool { return s.ID == id && s.ExecID == execID })
+	if err != nil || i < 0 {
+		return Status{}, false, err
+	}
+	return list[i], true, nil
+}
+
 // Exec starts a further process in a running container.
 func (c *Client) Exec(ctx context.Context, r *ExecRequest) (pid int, err error) {
 	err = c.call(ctx, "exec", r, &pid, r.Process, false)
+	if errors.Is(err, errAnswerLost) {
+		s, found, lerr := c.find(ctx, r.ID, r.ExecID)
+		if lerr != nil || found {
+			return s.Pid, lerr
+		}
+		err = c.call(ctx, "exec", r, &pid, r.Process, false)
+	}
 	return pid, err
 }
 
