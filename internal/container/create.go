@@ -13,8 +13,6 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/network"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/snapshot"
@@ -292,13 +290,6 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	return nil
 }
 
-func platformOf(p ocispec.Platform) string {
-	if p.OS == "" {
-		return "linux"
-	}
-	return p.OS
-}
-
 func (m *Manager) logPath(rec *Record) string {
 	switch rec.ResolvedLogDriver {
 	case "json-file":
@@ -307,11 +298,4 @@ func (m *Manager) logPath(rec *Record) string {
 		return filepath.Join(m.dir(rec.ID), "local-logs", "container.log")
 	}
 	return ""
-}
-
-func endpointsOf(n *Network) map[string]*network.EndpointSettings {
-	if n == nil {
-		return nil
-	}
-	return n.Endpoints
 }

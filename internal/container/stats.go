@@ -80,7 +80,6 @@ func (m *Manager) sample(c *Container) *api.StatsResponse {
 	s.CPUStats = cpuStats(used)
 	s.MemoryStats = memoryStats(used)
 	s.PidsStats = api.PidsStats{Current: used.Pids.Current, Limit: used.Pids.Limit}
-	s.NumProcs = 0
 	s.BlkioStats = blkioStats(&used.Blkio)
 	if !rec.HostConfig.NetworkMode.IsHost() && !rec.HostConfig.NetworkMode.IsContainer() {
 		s.Networks = networkStats(rec.State.Pid)

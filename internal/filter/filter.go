@@ -4,7 +4,6 @@ package filter
 
 import (
 	"encoding/json"
-	"path"
 	"slices"
 	"sort"
 	"strconv"
@@ -80,19 +79,6 @@ func (a Args) Match(key, value string) bool {
 	}
 	for _, want := range a[key] {
 		if strings.Contains(value, want) {
-			return true
-		}
-	}
-	return false
-}
-
-// Glob tells whether value matches one of the given shell patterns, or none was given.
-func (a Args) Glob(key, value string) bool {
-	if !a.Has(key) {
-		return true
-	}
-	for _, want := range a[key] {
-		if ok, err := path.Match(want, value); ok && err == nil {
 			return true
 		}
 	}
