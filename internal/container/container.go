@@ -56,6 +56,7 @@ type Record struct {
 	HasBeenStarted    bool
 	CopiedInto        bool `json:",omitempty"` // its files are not those of the image any more
 	ManuallyStopped   bool
+	PausedForCommit   bool `json:",omitempty"` // by a commit under way, not by a person
 	RemoveVolumes     bool `json:",omitempty"` // by the removal that has begun, its anonymous ones
 	ResolvedLogDriver string
 	ResolvedLogOpts   map[string]string

@@ -40,6 +40,23 @@ type Images interface {
 	Resolve(ctx context.Context, ref string, platform *ocispec.Platform) (*Image, error)
 	// Matches returns the ID of the image a name or ID stands for now.
 	Matches(ctx context.Context, ref string) (digest.Digest, error)
+	// Commit makes an image of a container's changes, and returns its ID and
+	// the name it was given, "" for none. The request is not used afterwards.
+	Commit(ctx context.Context, r *CommitRequest) (id digest.Digest, name string, err error)
+}
+
+// CommitRequest asks for an image.
+type CommitRequest struct {
+	Parent digest.Digest // the image the container was made from
+	// Config is what was asked for, which Changes are applied to; Container is
+	// what completes it, and made the changes.
+	Config, Container dockerspec.DockerOCIImageConfig
+	Changes           []string
+	Repo, Tag         string
+	Author, Comment   string
+	// Diff writes the changes as an uncompressed layer archive. It is called
+	// once at most.
+	Diff func(ctx context.Context, w io.Writer) error
 }
 
 // NetworkRequest asks for a network namespace for one container.

@@ -95,6 +95,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	}
 	m.sweep(ctx)
 	m.reconcile(ctx, statuses)
+	m.endCommits(ctx)
 	go m.watch(m.ctx)
 	for _, c := range m.all() {
 		rec := c.copy()

@@ -44,6 +44,13 @@ func (i images) Matches(ctx context.Context, ref string) (digest.Digest, error) 
 	return found.ID, nil
 }
 
+func (i images) Commit(ctx context.Context, r *container.CommitRequest) (digest.Digest, string, error) {
+	return i.Manager.Commit(ctx, image.CommitOptions{
+		Parent: r.Parent, Config: r.Config, Container: r.Container, Changes: r.Changes,
+		Repo: r.Repo, Tag: r.Tag, Author: r.Author, Comment: r.Comment, Diff: r.Diff,
+	})
+}
+
 type networks struct{ *inetwork.Manager }
 
 func (n networks) Connect(ctx context.Context, r *container.NetworkRequest) (*container.Sandbox, error) {

@@ -19,10 +19,17 @@ import (
 // even when a later instruction is bad; its slices and maps are replaced, never
 // written to.
 func ApplyChanges(config *dockerspec.DockerOCIImageConfig, changes []string) error {
+	hasCmd := false
 	for _, change := range changes {
 		for _, line := range joinLines(change) {
 			if err := applyChange(config, line); err != nil {
 				return err
+			}
+			switch name := strings.Fields(line)[0]; {
+			case strings.EqualFold(name, "CMD"):
+				hasCmd = len(config.Cmd) > 0
+			case strings.EqualFold(name, "ENTRYPOINT") && !hasCmd:
+				config.Cmd = nil // the command was for another entry point
 			}
 		}
 	}

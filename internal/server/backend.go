@@ -63,6 +63,7 @@ type containers interface {
 	ExecInspect(ctx context.Context, id string) (*ctypes.ExecInspectResponse, error)
 	ExecResize(ctx context.Context, id string, height, width uint) error
 	Prune(ctx context.Context, f filter.Args) (*ctypes.PruneReport, error)
+	Commit(ctx context.Context, ref string, o container.CommitOptions) (digest.Digest, error)
 }
 
 type images interface {

@@ -75,6 +75,8 @@ func routes() []route {
 		{method: post, pattern: "/containers/{name}/exec", body: bodyJSON, handle: (*Server).createExec},
 		{method: del, pattern: "/containers/{name}", handle: (*Server).removeContainer},
 
+		{method: post, pattern: "/commit", body: bodyJSON, handle: (*Server).commitContainer},
+
 		{method: get, pattern: "/exec/{name}/json", handle: (*Server).inspectExec},
 		{method: post, pattern: "/exec/{name}/start", body: bodyJSON, handle: (*Server).startExec},
 		{method: post, pattern: "/exec/{name}/resize", handle: (*Server).resizeExec},

@@ -114,9 +114,11 @@ type Snapshotter interface {
 	// takes. Fails with ErrNotFound.
 	Usage(ctx context.Context, id string) (size, inodes int64, err error)
 
-	// Diff writes the changes as an uncompressed layer archive. Fails with
-	// ErrNotFound.
-	Diff(ctx context.Context, id string, w io.Writer) error
+	// Diff writes the changes as an uncompressed layer archive. keep, if not
+	// nil, chooses which of them; it may take the list apart. Only what
+	// changed is read. Fails with ErrNotFound, also when the snapshot is
+	// removed meanwhile.
+	Diff(ctx context.Context, id string, keep func([]Change) []Change, w io.Writer) error
 
 	// Status lists what info shows about the driver.
 	Status() [][2]string

@@ -252,7 +252,7 @@ func (v *vfs) Changes(ctx context.Context, id string) ([]Change, error) {
 }
 
 // Diff implements Snapshotter.
-func (v *vfs) Diff(ctx context.Context, id string, w io.Writer) error {
+func (v *vfs) Diff(ctx context.Context, id string, keep func([]Change) []Change, w io.Writer) error {
 	changes, err := v.Changes(ctx, id)
 	if err != nil {
 		return err
@@ -261,7 +261,7 @@ func (v *vfs) Diff(ctx context.Context, id string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return writeDiff(ctx, tree, changes, w)
+	return writeDiff(ctx, tree, id, changes, keep, w)
 }
 
 // Usage implements Snapshotter.

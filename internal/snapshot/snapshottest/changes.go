@@ -2,10 +2,12 @@ package snapshottest
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
@@ -99,7 +101,7 @@ func testDiffRoundTrip(t *testing.T, s snapshot.Snapshotter) {
 		before = tree(t, dir)
 	})
 	var diff bytes.Buffer
-	must(t, s.Diff(t.Context(), "c", &diff))
+	must(t, s.Diff(t.Context(), "c", nil, &diff))
 	diffID := digest.FromBytes(diff.Bytes())
 	_, err := s.Unpack(t.Context(), diffID, &diff)
 	must(t, err)
@@ -107,6 +109,25 @@ func testDiffRoundTrip(t *testing.T, s snapshot.Snapshotter) {
 	inside(t, s, "d", func(dir string) { after = tree(t, dir) })
 	want(t, "after a commit", after, before)
 	want(t, "changes since the commit", changes(t, s, "d"), "")
+	diff.Reset()
+	must(t, s.Diff(t.Context(), "c", func([]snapshot.Change) []snapshot.Change { return nil }, &diff))
+	if diff.Len() != 1024 {
+		t.Errorf("a diff of which nothing is kept has %d bytes, not the 1024 of an empty archive", diff.Len())
+	}
+}
+
+// What is removed while its diff is written must not look like one that has
+// nothing in it.
+func testDiffOfRemoved(t *testing.T, s snapshot.Snapshotter) {
+	prepare(t, s, "c", changedImage(t, s)...)
+	inside(t, s, "c", func(dir string) { change(t, dir) })
+	err := s.Diff(t.Context(), "c", func(all []snapshot.Change) []snapshot.Change {
+		must(t, s.Remove(t.Context(), "c"))
+		return all
+	}, io.Discard)
+	if !errdefs.IsNotFound(err) {
+		t.Errorf("the diff of a snapshot that was removed meanwhile: %v", err)
+	}
 }
 
 func testUsage(t *testing.T, s snapshot.Snapshotter) {

@@ -49,7 +49,7 @@ func testLifecycle(t *testing.T, s snapshot.Snapshotter) {
 	inside(t, s, "one", func(dir string) { want(t, "made again", tree(t, dir), "a=1") })
 	for what, err := range map[string]error{
 		"Remove":  s.Remove(ctx, "no"),
-		"Diff":    s.Diff(ctx, "no", io.Discard),
+		"Diff":    s.Diff(ctx, "no", nil, io.Discard),
 		"Mounts":  second(s.Mounts("no")),
 		"Changes": second(s.Changes(ctx, "no")),
 	} {

@@ -113,6 +113,7 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"Changes", testChanges},
 		{"ChangesOfNothing", testChangesOfNothing},
 		{"DiffRoundTrip", testDiffRoundTrip},
+		{"DiffOfRemoved", testDiffOfRemoved},
 		{"Usage", testUsage},
 		{"Ephemeral", testEphemeral},
 		{"SizeLimit", testSizeLimit},
