@@ -30,7 +30,6 @@ require (
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
-	oras.land/oras-go/v2 v2.6.4
 	tags.cncf.io/container-device-interface v1.1.1
 )
 

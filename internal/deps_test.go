@@ -27,7 +27,7 @@ func arrows() map[string]string {
 		"content":      "errs",
 		"layer":        "errs mount",
 		"snapshot":     "layer content " + leaves,
-		"registry":     "errs content",
+		"registry":     "errs content filter",
 		"state":        "errs filter",
 		"ocispec":      "mount errs",
 		"ociruntime":   "ocirt shim spawn mount errs",

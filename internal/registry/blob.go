@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"syscall"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -37,37 +36,27 @@ type blobReader struct {
 	offset int64 // of the next byte the caller gets
 
 	body     io.ReadCloser
-	request  context.Context         // of body
-	cancel   context.CancelCauseFunc // ends it
-	watchdog *time.Timer             // ends it when nothing comes
-	failures int                     // in a row, without a byte between them
+	failures int // in a row, without a byte between them
 }
-
-var errIdle = errors.New("the registry sent nothing for too long")
 
 // open asks for the blob from the offset on.
 func (b *blobReader) open() error {
-	ctx, cancel := context.WithCancelCause(b.ctx)
 	header := http.Header{}
 	if b.offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.offset))
 	}
-	resp, err := b.repo.do(ctx, http.MethodGet, "/blobs/"+b.desc.Digest.String(), header)
+	resp, err := b.repo.send(b.ctx, call{method: http.MethodGet, path: "/blobs/" + b.desc.Digest.String(), header: header})
 	if err != nil {
-		cancel(nil)
 		return err
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		defer cancel(nil)
 		return refusal(b.repo.host, resp)
 	}
 	if isHTML(resp.Header) {
 		resp.Body.Close()
-		cancel(nil)
 		return errs.InvalidArgument("registry %s answered with a web page where blob %s was asked for", b.repo.host, b.desc.Digest)
 	}
-	b.body, b.request, b.cancel = resp.Body, ctx, cancel
-	b.watchdog = time.AfterFunc(b.repo.client.opts.IdleTimeout, func() { cancel(errIdle) })
+	b.body = resp.Body
 	return b.position(resp)
 }
 
@@ -109,7 +98,6 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		b.watchdog.Reset(b.repo.client.opts.IdleTimeout)
 		n, err := b.body.Read(p)
 		if n > 0 {
 			b.failures = 0
@@ -123,9 +111,6 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if err != nil {
-			if context.Cause(b.request) == errIdle {
-				err = errIdle
-			}
 			b.drop()
 			if failure := b.failed(err); failure != nil {
 				return 0, failure
@@ -177,8 +162,6 @@ func refusedConnection(err error) bool {
 // drop gives the present connection up.
 func (b *blobReader) drop() {
 	if b.body != nil {
-		b.watchdog.Stop()
-		b.cancel(nil)
 		b.body.Close()
 		b.body = nil
 	}

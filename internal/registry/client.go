@@ -11,16 +11,17 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/distribution/reference"
 	registrytypes "github.com/moby/moby/api/types/registry"
-	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // AuthConfig is what a client sends in the X-Registry-Auth header.
@@ -46,6 +47,11 @@ type Options struct {
 	// IdleTimeout is how long a registry may send nothing before its
 	// connection is given up; 0 means 30 s.
 	IdleTimeout time.Duration
+
+	// smallChunk is the size of the chunks of an upload that was refused for
+	// being too large a request, in bytes. 100 MB is what the best known of
+	// the proxies that do so allows.
+	smallChunk int64
 }
 
 // Client holds the connections to registries. It is safe for concurrent use.
@@ -69,19 +75,21 @@ func New(opts Options) *Client {
 	if opts.IdleTimeout <= 0 {
 		opts.IdleTimeout = 30 * time.Second
 	}
+	if opts.smallChunk <= 0 {
+		opts.smallChunk = 48 << 20
+	}
 	if opts.UserAgent == "" {
 		opts.UserAgent = "gantry"
 	}
 	transport := func(skipVerify bool) http.RoundTripper {
 		return &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: opts.IdleTimeout,
-			ForceAttemptHTTP2:     true,
-			MaxIdleConnsPerHost:   8,
-			IdleConnTimeout:       30 * time.Second,
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
+			TLSHandshakeTimeout: 10 * time.Second,
+			ForceAttemptHTTP2:   true,
+			MaxIdleConnsPerHost: 8,
+			IdleConnTimeout:     30 * time.Second,
 			// A blob is sent as it is stored; its digest is of those bytes.
 			DisableCompression: true,
 		}
@@ -98,20 +106,24 @@ func New(opts Options) *Client {
 // are kept for as long as the value lives, and are never shared.
 type Repository struct {
 	client *Client
-	host   string // the host spoken to, with its port
+	host   string // of the registry, with its port
 	path   string // name of the repository within the registry
-	base   string // URL up to and with the repository's name
-	auth   *auth.Client
-	scope  string
+	origin *endpoint
 }
 
 // Repository reaches for the registry that serves the name. The credentials go
 // to that registry, and the token server it names, and to nobody else.
 func (c *Client) Repository(ctx context.Context, name reference.Named, cred *AuthConfig) (*Repository, error) {
-	host := reference.Domain(name)
-	if host == "docker.io" {
-		host = dockerHub
+	host := registryHost(reference.Domain(name))
+	origin, err := c.origin(ctx, host, cred)
+	if err != nil {
+		return nil, err
 	}
+	return &Repository{client: c, host: host, path: reference.Path(name), origin: origin}, nil
+}
+
+// origin is the registry itself.
+func (c *Client) origin(ctx context.Context, host string, cred *AuthConfig) (*endpoint, error) {
 	scheme, transport := "https", c.secure
 	if c.isInsecure(ctx, host) {
 		var err error
@@ -120,27 +132,57 @@ func (c *Client) Repository(ctx context.Context, name reference.Named, cred *Aut
 		}
 		transport = c.insecure
 	}
-	path := reference.Path(name)
-	credential := credentialOf(cred)
-	return &Repository{
+	s := &sender{&http.Client{Transport: transport, CheckRedirect: checkRedirect}, c.opts}
+	return &endpoint{
 		client: c,
 		host:   host,
-		path:   path,
-		base:   scheme + "://" + host + "/v2/" + path,
-		scope:  auth.ScopeRepository(path, auth.ActionPull),
-		auth: &auth.Client{
-			Client:   &http.Client{Transport: &retrier{transport, c.opts}},
-			Header:   http.Header{"User-Agent": {c.opts.UserAgent}},
-			Cache:    auth.NewCache(),
-			ClientID: "gantry",
-			Credential: func(_ context.Context, hostport string) (auth.Credential, error) {
-				if hostport != host {
-					return auth.EmptyCredential, nil
-				}
-				return credential, nil
-			},
+		root:   scheme + "://" + host + "/v2",
+		sender: s,
+		auth: &authorizer{
+			host: host, secure: scheme == "https", sender: s, insecure: c.isInsecure, cred: credentialOf(cred),
 		},
 	}, nil
+}
+
+// send asks the registry itself for something of the repository.
+func (r *Repository) send(ctx context.Context, c call) (*http.Response, error) {
+	return r.origin.do(ctx, r.path, c)
+}
+
+// maxRedirects is how often a request may be sent elsewhere.
+const maxRedirects = 10
+
+// checkRedirect takes the credentials off a request that leaves the server they
+// are for, another port or scheme of the same host included, and never puts
+// them back. A body that holds credentials does not go there at all.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("it redirects in a circle")
+	}
+	for _, hop := range append(via[1:len(via):len(via)], req) {
+		if !sameOrigin(via[0].URL, hop.URL) {
+			req.Header.Del("Authorization")
+			if req.Body != nil && req.Body != http.NoBody {
+				return fmt.Errorf("it sends what is meant for it to another server, %s", req.URL.Host)
+			}
+		}
+	}
+	return nil
+}
+
+// sameOrigin compares scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && originHost(a) == originHost(b)
+}
+
+func originHost(u *url.URL) string {
+	port := u.Port()
+	if port == "" && u.Scheme == "https" {
+		port = "443"
+	} else if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
 // isInsecure tells whether a host may be spoken to without a verified

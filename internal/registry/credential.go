@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"strings"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"github.com/gantry-containers/gantry/internal/errs"
 )
 
@@ -32,20 +30,20 @@ func DecodeAuth(header string) (*AuthConfig, error) {
 // credentialOf reads an AuthConfig in all the ways clients fill it: user name
 // and password, both of them in "auth" as base64, an identity (refresh) token,
 // or a registry (access) token.
-func credentialOf(cred *AuthConfig) auth.Credential {
+func credentialOf(cred *AuthConfig) credential {
 	if cred == nil {
-		return auth.EmptyCredential
+		return credential{}
 	}
-	c := auth.Credential{
-		Username:     cred.Username,
-		Password:     cred.Password,
-		RefreshToken: cred.IdentityToken,
-		AccessToken:  cred.RegistryToken,
+	c := credential{
+		username: cred.Username,
+		password: cred.Password,
+		identity: cred.IdentityToken,
+		token:    cred.RegistryToken,
 	}
-	if c.Username == "" && c.Password == "" && cred.Auth != "" {
+	if c.username == "" && c.password == "" && cred.Auth != "" {
 		if pair, err := base64.StdEncoding.DecodeString(cred.Auth); err == nil {
 			user, password, _ := strings.Cut(string(pair), ":")
-			c.Username, c.Password = user, strings.TrimRight(password, "\x00")
+			c.username, c.password = user, strings.TrimRight(password, "\x00")
 		}
 	}
 	return c

@@ -10,10 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
-	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 )
@@ -21,10 +20,10 @@ import (
 // Codes of the OCI distribution specification's error table that callers tell
 // apart.
 const (
-	CodeManifestUnknown = errcode.ErrorCodeManifestUnknown
-	CodeNameUnknown     = errcode.ErrorCodeNameUnknown
-	CodeDenied          = errcode.ErrorCodeDenied
-	CodeUnauthorized    = errcode.ErrorCodeUnauthorized
+	CodeManifestUnknown = "MANIFEST_UNKNOWN"
+	CodeNameUnknown     = "NAME_UNKNOWN"
+	CodeDenied          = "DENIED"
+	CodeUnauthorized    = "UNAUTHORIZED"
 )
 
 // ResponseError is a registry's refusal. It is an errdefs.ErrNotFound,
@@ -36,6 +35,8 @@ type ResponseError struct {
 	// when the answer did not follow the specification.
 	Code    string
 	Message string
+	// RetryAfter is how long it asked to be left alone; 0 when it did not.
+	RetryAfter time.Duration
 }
 
 // Error says what the registry said, as "manifest unknown: manifest unknown".
@@ -73,7 +74,7 @@ const maxErrorBody = 64 << 10
 // refusal turns an answer that is no success into an error, and closes it.
 func refusal(host string, resp *http.Response) error {
 	defer resp.Body.Close()
-	e := &ResponseError{Host: host, Status: resp.StatusCode}
+	e := &ResponseError{Host: host, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized &&
 		strings.Contains(resp.Header.Get("Www-Authenticate"), `error="insufficient_scope"`) {
 		// The token was good, and not for this: as a registry without
@@ -82,7 +83,9 @@ func refusal(host string, resp *http.Response) error {
 		return e
 	}
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	var body struct{ Errors []errcode.Error }
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
 	if json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
 		e.Code, e.Message = body.Errors[0].Code, body.Errors[0].Message
 		return e
@@ -92,6 +95,15 @@ func refusal(host string, resp *http.Response) error {
 		e.Message = strings.ToValidUTF8(line[:min(len(line), 200)], "")
 	}
 	return e
+}
+
+// waitOf is how long a registry that refused asked to be left alone.
+func waitOf(err error) time.Duration {
+	var refused *ResponseError
+	if errors.As(err, &refused) {
+		return refused.RetryAfter
+	}
+	return 0
 }
 
 func isText(h http.Header) bool {
@@ -109,16 +121,14 @@ func cannotReach(host string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
-		return errs.Unauthorized("registry %s wants a login: no basic auth credentials", host)
-	}
-	var refused *errcode.ErrorResponse
-	if errors.As(err, &refused) {
-		e := &ResponseError{Host: host, Status: refused.StatusCode}
-		if len(refused.Errors) > 0 {
-			e.Code, e.Message = refused.Errors[0].Code, refused.Errors[0].Message
+	for _, said := range []error{errdefs.ErrUnauthenticated, errdefs.ErrInvalidArgument, errdefs.ErrUnavailable, errdefs.ErrPermissionDenied, errdefs.ErrNotFound} {
+		if errors.Is(err, said) {
+			return err // a sentence already
 		}
-		return e
+	}
+	var source *sourceError
+	if errors.As(err, &source) {
+		return source
 	}
 	// The URL says less than the host, and may carry a signature in its query.
 	var inURL *url.Error

@@ -11,7 +11,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 )
@@ -39,27 +38,9 @@ func accepted() []string {
 	}
 }
 
-// do sends a request for something below the repository.
-func (r *Repository) do(ctx context.Context, method, path string, header http.Header) (*http.Response, error) {
-	ctx = auth.AppendScopesForHost(ctx, r.host, r.scope)
-	req, err := http.NewRequestWithContext(ctx, method, r.base+path, nil)
-	if err != nil {
-		return nil, errs.InvalidArgument("cannot ask registry %s: %w", r.host, err)
-	}
-	for key, values := range header {
-		req.Header[key] = values
-	}
-	resp, err := r.auth.Do(req)
-	if err != nil {
-		r.client.forget(r.host)
-		return nil, cannotReach(r.host, err)
-	}
-	return resp, nil
-}
-
 // Resolve asks what a tag or digest stands for, without fetching it.
 func (r *Repository) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
-	resp, err := r.do(ctx, http.MethodHead, "/manifests/"+ref, http.Header{"Accept": accepted()})
+	resp, err := r.send(ctx, call{method: http.MethodHead, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -79,7 +60,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (ocispec.Descripto
 // else of it is checked.
 func (r *Repository) Manifest(ctx context.Context, ref string) (ocispec.Descriptor, []byte, error) {
 	var none ocispec.Descriptor
-	resp, err := r.do(ctx, http.MethodGet, "/manifests/"+ref, http.Header{"Accept": accepted()})
+	resp, err := r.send(ctx, call{method: http.MethodGet, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
 	if err != nil {
 		return none, nil, err
 	}
@@ -151,11 +132,11 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	var tags []string
 	next := "/tags/list?n=1000"
 	for seen := map[string]bool{}; next != ""; {
-		if seen[next] || len(seen) > 10000 {
+		if seen[next] || len(seen) > maxPages {
 			return nil, errs.InvalidArgument("registry %s lists its tags in a circle", r.host)
 		}
 		seen[next] = true
-		resp, err := r.do(ctx, http.MethodGet, next, nil)
+		resp, err := r.send(ctx, call{method: http.MethodGet, path: next})
 		if err != nil {
 			return nil, err
 		}
@@ -169,14 +150,14 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 			return nil, errs.InvalidArgument("registry %s sent a list of tags that is not JSON: %w", r.host, err)
 		}
 		tags = append(tags, page.Tags...)
-		next = nextPage(resp.Header.Get("Link"))
+		next = nextPage("/tags/list", resp.Header.Get("Link"))
 	}
 	return tags, nil
 }
 
 // nextPage reads a Link header (RFC 5988), of which only the query matters: the
 // next page is a page of the same list.
-func nextPage(link string) string {
+func nextPage(path, link string) string {
 	start, end := strings.IndexByte(link, '<'), strings.IndexByte(link, '>')
 	if start < 0 || end < start || !strings.Contains(link[end:], "next") {
 		return ""
@@ -185,5 +166,5 @@ func nextPage(link string) string {
 	if err != nil || u.RawQuery == "" {
 		return ""
 	}
-	return "/tags/list?" + u.RawQuery
+	return path + "?" + u.RawQuery
 }

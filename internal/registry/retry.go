@@ -15,46 +15,64 @@ import (
 // maxWait bounds how long a registry can make us wait with Retry-After.
 const maxWait = 30 * time.Second
 
-// retrier repeats requests that failed in a way that passes: an overloaded
-// registry (429, 5xx), a connection cut before the answer.
-type retrier struct {
-	next http.RoundTripper
+// sender sends requests to one server. It repeats those that failed in a way
+// that passes: an overloaded registry (429, 5xx), a connection cut before the
+// answer, silence.
+type sender struct {
+	http *http.Client
 	opts Options
 }
 
-// RoundTrip implements http.RoundTripper.
-func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
+// do sends the request that build makes, each time anew. A request that carries
+// a part of an upload is not repeated here: only the one who sends it can find
+// out what of it arrived.
+func (s *sender) do(ctx context.Context, patience time.Duration, repeat bool, build func(ctx context.Context) (*http.Request, error)) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
-		resp, err := r.next.RoundTrip(req)
-		if attempt >= r.opts.Attempts || req.Body != nil && req.GetBody == nil {
-			return resp, err
-		}
+		resp, err := s.try(ctx, patience, build)
+		last := !repeat || attempt >= s.opts.Attempts
 		var wait time.Duration
 		switch {
-		case err != nil && !passing(err):
+		case err != nil && (last || ctx.Err() != nil || !passing(err)):
 			return nil, err
-		case err == nil && !overloaded(resp.StatusCode):
+		case err == nil && (last || !overloaded(resp.StatusCode)):
 			return resp, nil
 		case err == nil:
 			wait = retryAfter(resp.Header)
-			io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is used again
-			resp.Body.Close()
+			drain(resp)
 		}
-		if wait == 0 {
-			wait = backoff(r.opts.Backoff, attempt)
-		}
-		if err := sleep(req.Context(), wait); err != nil {
+		if err := sleep(ctx, max(wait, backoff(s.opts.Backoff, attempt))); err != nil {
 			return nil, err
 		}
-		if req.GetBody != nil {
-			body, err := req.GetBody()
-			if err != nil {
-				return nil, err
-			}
-			req = req.Clone(req.Context())
-			req.Body = body
-		}
 	}
+}
+
+// try is one request, which is given up when nothing moves for too long.
+func (s *sender) try(ctx context.Context, patience time.Duration, build func(ctx context.Context) (*http.Request, error)) (*http.Response, error) {
+	w, ctx := watch(ctx, patience)
+	req, err := build(ctx)
+	if err != nil {
+		w.stop()
+		return nil, err
+	}
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", s.opts.UserAgent)
+	}
+	if req.Body != nil {
+		req.Body = &sent{req.Body, w}
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		defer w.stop()
+		return nil, w.explain(err)
+	}
+	w.timer.Stop()
+	resp.Body = &incoming{resp.Body, w}
+	return resp, nil
+}
+
+func drain(resp *http.Response) {
+	io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is used again
+	resp.Body.Close()
 }
 
 func overloaded(status int) bool {
@@ -69,6 +87,9 @@ func overloaded(status int) bool {
 // passing tells whether a failed request is worth repeating. A host that does
 // not exist or refuses the connection is not: the person waits for the answer.
 func passing(err error) bool {
+	if errors.Is(err, errIdle) {
+		return true
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return false
