@@ -81,7 +81,11 @@ type Container struct {
 	Cgroup *cgroup.Cgroup
 	// StartFIFO, when set, is the path of an existing FIFO: the process is made
 	// ready and then waits until Release is called with the same path. This is
-	// the split between create and start of the OCI runtime command line.
+	// the split between create and start of the OCI runtime command line. Only
+	// with it may Spec.Process be nil: what waits then can only be killed.
+	//
+	// A program that turns out not to be executable after Release is told to the
+	// process's stderr, and is exit code 126 or 127, as of shells.
 	StartFIFO string
 	// NoPivot enters the root with a move and chroot instead of pivot_root, for
 	// hosts whose root is a ramdisk.

@@ -1,6 +1,8 @@
 package ocirt
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +58,7 @@ func (b *builder) environment() []string {
 func (b *builder) lookUp() {
 	list := b.candidates()
 	found := b.NewLabel()
-	denied := b.NewReg()
+	denied, kind := b.NewReg(), b.NewReg()
 	b.beginExec()
 	b.Set(denied, spawn.Int(int(unix.ENOENT)))
 	access := func(path string) spawn.Step {
@@ -64,14 +66,37 @@ func (b *builder) lookUp() {
 	}
 	access("/").Else(found, unix.EPERM, unix.ENOSYS) // a seccomp filter forbids to ask
 	for _, path := range list {
-		access(path).Then(found).Ignore(searchOn()...).KeepDenied(denied)
+		dir, next := b.NewLabel(), b.NewLabel()
+		access(path).Else(next, searchOn()...).KeepDenied(denied)
+		// X_OK of a directory says that one may pass through it.
+		b.Sys(unix.SYS_STATX, spawn.Int(unix.AT_FDCWD), b.Str(path), spawn.Int(0), spawn.Int(unix.STATX_TYPE), b.statx).Else(found)
+		b.Peek16(kind, b.statxField(28), unix.S_IFMT)
+		b.IfEqual(spawn.Val(kind), spawn.Int(unix.S_IFDIR), dir)
+		b.Jump(found)
+		b.Mark(dir)
+		b.Set(denied, spawn.Int(int(unix.EACCES)))
+		b.Mark(next)
 	}
 	b.failExec(list, denied)
 	b.Mark(found)
 }
 
-// execute adds the last steps: execve of every candidate.
+// execute adds the last steps: execve of every candidate. Of a process that was
+// released nobody waits to hear that it failed: it tells its stderr.
 func (b *builder) execute() {
+	if len(b.process.Args) == 0 { // see holder
+		b.Doing("execute", "nothing")
+		b.Fail(spawn.Int(int(unix.ENOENT)))
+		return
+	}
+	if b.waits {
+		failed, errno := b.NewLabel(), b.NewReg()
+		b.Rescue(failed, errno)
+		defer func() {
+			b.Mark(failed)
+			b.tellWhy(errno)
+		}()
+	}
 	list := b.candidates()
 	argv, envp := b.Strs(b.process.Args), b.Strs(b.environment())
 	denied := b.NewReg()
@@ -109,4 +134,38 @@ func (b *builder) failExec(list []string, errno spawn.Reg) {
 	}
 	b.Fail(spawn.Val(errno))
 	b.execTo = b.Len()
+}
+
+// tellWhy writes the sentence of ExecError to the process's own stderr and exits
+// as shells do. errno has what execve said.
+func (b *builder) tellWhy(errno spawn.Reg) {
+	tell := func(err error) {
+		code := 126
+		if errors.Is(err, ErrNotFound) {
+			code = 127
+		}
+		line := err.Error() + "\n"
+		b.Sys(unix.SYS_WRITE, spawn.Int(2), b.Str(line), spawn.Int(len(line))).Ignore()
+		b.Sys(unix.SYS_EXIT_GROUP, spawn.Int(code))
+	}
+	e := ExecError{Path: b.process.Args[0], Searched: b.searched}
+	for _, e.Errno = range []unixErrno{
+		unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.ELOOP, unix.ENAMETOOLONG,
+		unix.E2BIG, unix.ENOMEM, unix.ETXTBSY, unix.EIO, unix.EINVAL,
+	} {
+		this, next := b.NewLabel(), b.NewLabel()
+		b.IfEqual(spawn.Val(errno), spawn.Int(int(e.Errno)), this)
+		b.Jump(next)
+		b.Mark(this)
+		if e.Errno == unix.ENOENT {
+			// What was named by a path and is there lacks its loader.
+			gone := b.NewLabel()
+			b.IfEqual(spawn.Val(b.execMode), spawn.Int(0), gone)
+			tell(&ExecError{Path: e.Path, Errno: e.Errno, Exists: true})
+			b.Mark(gone)
+		}
+		tell(&e)
+		b.Mark(next)
+	}
+	tell(fmt.Errorf("exec: %q: it cannot be executed", e.Path))
 }

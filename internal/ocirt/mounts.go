@@ -316,8 +316,8 @@ func (b *builder) newMount(p *mountPlan) {
 			set(unix.FSCONFIG_SET_FLAG, key, "")
 		}
 	}
-	if p.Type == "tmpfs" && b.spec.Linux.MountLabel != "" {
-		set(unix.FSCONFIG_SET_STRING, "context", b.spec.Linux.MountLabel)
+	if l := b.mountLabel(); p.Type == "tmpfs" && l != "" {
+		set(unix.FSCONFIG_SET_STRING, "context", l)
 	}
 	create := b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_CMD_CREATE), spawn.Int(0), spawn.Int(0), spawn.Int(0))
 	if p.Type == "sysfs" {

@@ -96,7 +96,7 @@ func (b *builder) finish() error {
 	b.boundCapabilities(c)
 	b.setUser(c)
 	b.workingDirectory()
-	if b.waits {
+	if b.waits && len(p.Args) > 0 {
 		b.lookUp()
 	}
 	b.appear()
@@ -281,13 +281,29 @@ func (b *builder) labels() error {
 		}
 	}
 	if p.SelinuxLabel != "" {
-		if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil {
+		if !SELinux() {
 			return errs.NotImplemented("cannot apply SELinux label %q: this kernel has no SELinux, or it is off", p.SelinuxLabel)
 		}
 		b.Doing("apply", "SELinux label "+p.SelinuxLabel)
 		return b.writeHostProc("thread-self/attr/exec", p.SelinuxLabel)
 	}
 	return nil
+}
+
+// SELinux says whether this kernel has SELinux, and it is on.
+func SELinux() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
+}
+
+// mountLabel is the SELinux context of the container's own file systems. Without
+// SELinux nobody reads labels, and file systems refuse the option: a container
+// whose process asks for no label of its own is not less confined for it.
+func (b *builder) mountLabel() string {
+	if b.spec.Linux.MountLabel == "" || !SELinux() {
+		return ""
+	}
+	return b.spec.Linux.MountLabel
 }
 
 // joinKeyring gives the container a session keyring of its own.

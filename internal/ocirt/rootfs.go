@@ -284,7 +284,7 @@ func (b *builder) maskTarget(mnt, shared spawn.Reg) {
 	fs := b.NewReg()
 	b.Sys(unix.SYS_FSOPEN, b.Str("tmpfs"), spawn.Int(unix.FSOPEN_CLOEXEC)).Save(fs)
 	b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_SET_STRING), b.Str("mode"), b.Str("0755"), spawn.Int(0))
-	if l := b.spec.Linux.MountLabel; l != "" {
+	if l := b.mountLabel(); l != "" {
 		b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_SET_STRING), b.Str("context"), b.Str(l), spawn.Int(0))
 	}
 	b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_CMD_CREATE), spawn.Int(0), spawn.Int(0), spawn.Int(0))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
@@ -46,7 +47,16 @@ func checkSpec(c *Container) error {
 	case len(l.NetDevices) > 0:
 		return errs.NotImplemented("the specification asks for netDevices, which this runtime does not have")
 	}
+	if c.Spec.Process == nil && c.StartFIFO != "" {
+		return nil // config.md: it is required when start is called
+	}
 	return checkProcess(c.Spec.Process)
+}
+
+// holder is the process of a container without one: it keeps the namespaces until
+// somebody tries to start it, and ends then.
+func holder() *specs.Process {
+	return &specs.Process{Cwd: "/", NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{}}
 }
 
 // containerCgroup is the cgroup to start in, and whether it was made for that.
@@ -66,7 +76,11 @@ func containerCgroup(c *Container) (cg *cgroup.Cgroup, made bool, err error) {
 }
 
 func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, err error) {
-	b := newBuilder(c.Spec, c.Spec.Process, c.ExtraFiles)
+	process := c.Spec.Process
+	if process == nil {
+		process = holder()
+	}
+	b := newBuilder(c.Spec, process, c.ExtraFiles)
 	defer b.close()
 	b.id, b.bundle, b.cgroup, b.filter = c.ID, c.Bundle, cg, c.Filter
 	if b.ns, err = parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS); err != nil {

@@ -46,8 +46,14 @@ func (r *runtime) create(ctx context.Context, o *createOptions) (_ *container, p
 	if err != nil {
 		return nil, nil, err
 	}
+	if spec.Process == nil && o.now {
+		return nil, nil, errs.InvalidArgument("the configuration has no process: there is nothing to run")
+	}
 	if err := checkTerminal(spec.Process, o.consoleSocket, o.foreground); err != nil {
 		return nil, nil, err
+	}
+	if spec.Linux.MountLabel != "" && !ocirt.SELinux() {
+		r.warn("the mount label %q has no effect: this kernel has no SELinux, or it is off", spec.Linux.MountLabel)
 	}
 	if h, w, ok := sizeOfTerminal(); ok && o.foreground && spec.Process.ConsoleSize == nil {
 		spec.Process.ConsoleSize = &specs.Box{Height: h, Width: w}
@@ -111,7 +117,9 @@ func (r *runtime) start(ctx context.Context, c *container, spec *specs.Spec, o *
 	if err != nil {
 		return nil, err
 	}
-	spec.Process.Env = append(spec.Process.Env, env...)
+	if spec.Process != nil {
+		spec.Process.Env = append(spec.Process.Env, env...)
+	}
 	oc := &ocirt.Container{
 		ID: c.ID, Spec: spec, Bundle: c.Bundle,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: extra,
@@ -178,9 +186,6 @@ func parseSpec(b []byte, name string) (*specs.Spec, error) {
 	if s.Linux == nil {
 		s.Linux = &specs.Linux{}
 	}
-	if s.Process == nil {
-		return nil, errs.InvalidArgument("the configuration has no process: there is nothing that could be started")
-	}
 	return &s, nil
 }
 
@@ -206,10 +211,11 @@ func checkVersion(v string) error {
 }
 
 func checkTerminal(p *specs.Process, socket string, foreground bool) error {
+	terminal := p != nil && p.Terminal
 	switch {
-	case p.Terminal && socket == "" && !foreground:
+	case terminal && socket == "" && !foreground:
 		return errs.InvalidArgument("the process wants a terminal: --console-socket has to say who takes it")
-	case !p.Terminal && socket != "":
+	case !terminal && socket != "":
 		return errs.InvalidArgument("--console-socket was given, but the process wants no terminal")
 	}
 	return nil

@@ -96,6 +96,9 @@ func (r *runtime) processOf(id string, f *execFlags, args []string) (*specs.Proc
 		return nil, errs.InvalidArgument("there is nothing to execute: give a command, or --process")
 	}
 	p := spec.Process
+	if p == nil {
+		return nil, errs.InvalidArgument("container %s has no process whose environment to take: describe the new one with --process", id)
+	}
 	p.Args, p.Terminal = args, f.tty
 	if h, w, ok := sizeOfTerminal(); ok && f.tty {
 		p.ConsoleSize = &specs.Box{Height: h, Width: w}

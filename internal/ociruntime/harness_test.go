@@ -29,6 +29,7 @@ type bench struct {
 	root, bundle string
 	cgroup       string
 	spec         *specs.Spec
+	stderr       string // what the last command wrote to
 }
 
 func newBench(t *testing.T, args ...string) *bench {
@@ -144,7 +145,7 @@ func (b *bench) do(cmd *exec.Cmd) result {
 	if cmd.Stdout == nil {
 		cmd.Stdout = files[0]
 	}
-	cmd.Stderr = files[1]
+	cmd.Stderr, b.stderr = files[1], files[1].Name()
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

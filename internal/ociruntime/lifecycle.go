@@ -32,6 +32,9 @@ func (r *runtime) begin(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if spec.Process == nil {
+		return c.refuse(ctx)
+	}
 	hooks := hooksOf(spec)
 	if len(hooks.StartContainer) > 0 {
 		if err := ocirt.RunContainerHooks(ctx, c.Pid, spec, hooks.StartContainer, c.state(), cgroup.New(c.Cgroup)); err != nil {
@@ -43,6 +46,17 @@ func (r *runtime) begin(ctx context.Context, id string) error {
 		return err
 	}
 	return r.poststart(ctx, c, spec)
+}
+
+// refuse is the start of a container that was created without a process, which
+// has to fail (runtime.md, "Start"). It ends what held its namespaces.
+func (c *container) refuse(ctx context.Context) error {
+	wait, cancel := context.WithTimeoutCause(ctx, endFor, fmt.Errorf("killed %s ago", endFor))
+	defer cancel()
+	if err := errors.Join(c.signal(unix.SIGKILL), c.waitEnd(wait)); err != nil {
+		return err
+	}
+	return errs.InvalidArgument("cannot start container %s: its configuration has no process", c.ID)
 }
 
 // letGo releases the waiting process and returns when it has executed its

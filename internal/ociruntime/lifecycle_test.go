@@ -15,6 +15,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/ocirt"
 )
 
 func TestLifecycle(t *testing.T) {
@@ -87,6 +89,90 @@ func TestRunExitCodes(t *testing.T) {
 			}
 			b.fails(1, "does not exist", "state", "c")
 		})
+	}
+}
+
+// What cannot be executed is refused by create where one can see it, and
+// otherwise told to the container's stderr: nobody waits for the process then.
+func TestStartOfWhatCannotBeExecuted(t *testing.T) {
+	b := newBench(t, "/tmp")
+	b.fails(1, `exec: "/tmp": is a directory`, "create", "c")
+	// A directory of the right name does not end the search.
+	if err := os.Mkdir(filepath.Join(b.bundle, "rootfs", "tmp", "true"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.spec.Process.Env = []string{"PATH=/tmp:/bin"}
+	b.spec.Process.Args = []string{"true"}
+	b.write()
+	b.ok("create", "c")
+	b.ok("delete", "-f", "c")
+	for name, tc := range map[string]struct {
+		content, late, want string
+		code                int
+	}{
+		"garbage":        {"\x7fnothing", "", "exec /tmp/p: exec format error", 126},
+		"no interpreter": {"#!/no/such/one\n", "", "exec /tmp/p: no such file or directory (its interpreter or loader is missing)", 127},
+		"gone":           {"#!/bin/sh\n", "gone", `exec: "/tmp/p": stat /tmp/p: no such file or directory`, 127},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "/tmp/p")
+			path := filepath.Join(b.bundle, "rootfs", "tmp", "p")
+			if err := os.WriteFile(path, []byte(tc.content), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			// As the child of a subreaper that this test is, its exit code can be seen.
+			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+			r := b.oci("create", "c")
+			if r.code != 0 {
+				t.Fatal(r.stderr)
+			}
+			stderr := b.stderr
+			pid := b.state("c").Pid
+			if tc.late != "" {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.ok("start", "c")
+			var status unix.WaitStatus
+			if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+				t.Fatal(err)
+			}
+			if said, _ := os.ReadFile(stderr); string(said) != tc.want+"\n" || status.ExitStatus() != tc.code {
+				t.Errorf("exit code %d and %q, want %d and %q", status.ExitStatus(), said, tc.code, tc.want)
+			}
+		})
+	}
+}
+
+// A container may be created without a process; then start has to fail, and the
+// container is over (runtime.md).
+func TestNoProcess(t *testing.T) {
+	b := newBench(t)
+	b.spec.Process = nil
+	b.write()
+	b.fails(1, "has no process", "run", "c")
+	b.ok("create", "c")
+	b.wantStatus("c", "created")
+	b.fails(255, "describe the new one with --process", "exec", "c", "true")
+	b.fails(1, "cannot start container c: its configuration has no process", "start", "c")
+	b.stopped("c")
+	b.ok("delete", "c")
+}
+
+// Without SELinux a mount label is a warning: nothing reads it.
+func TestMountLabelWithoutSELinux(t *testing.T) {
+	if ocirt.SELinux() {
+		t.Skip("this kernel has SELinux")
+	}
+	b := newBench(t, "true")
+	b.spec.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+	b.write()
+	if r := b.oci("run", "c"); r.code != 0 || !strings.Contains(r.stderr, "has no effect") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -45,6 +45,7 @@ const (
 	opOffer                   // let the parent take descriptor a0 and wait for that
 	opDetach                  // tell the parent not to wait for anything more
 	opFork                    // clone with CLONE_PARENT; the old process ends
+	opRescue                  // what fails from here on goes on at onErr, once
 	opMkpath                  // make the path described at a0 exist
 )
 
@@ -223,6 +224,15 @@ func (p *Program) Jump(l Label) { p.Sys(opJump).Then(l) }
 
 // Fail ends the child with an errno.
 func (p *Program) Fail(errno Arg) Step { return p.Sys(opFail, errno) }
+
+// Rescue has the child go on at l, with the errno in r, should a step fail after
+// this one: for what it has to say about a failure when its parent has stopped
+// listening (Detach). What fails at l or later ends it as ever.
+func (p *Program) Rescue(l Label, r Reg) {
+	p.Sys(opRescue)
+	st := &p.steps[len(p.steps)-1]
+	st.onErr, st.save = int32(l), uint16(r)
+}
 
 // Set puts a value in a register.
 func (p *Program) Set(r Reg, v Arg) { p.Sys(opMove, v).Save(r) }

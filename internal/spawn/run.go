@@ -19,6 +19,10 @@ type code struct {
 	base  int32 // what page.step is at the first step
 	page  *page
 	sock  uintptr
+	// rescue is the step after a failure, rescueReg where the errno goes; 0 for
+	// none.
+	rescue    int32
+	rescueReg uint16
 }
 
 // run interprets the program in the child. It returns at the end of the program
@@ -49,8 +53,13 @@ func run(c *code) {
 			continue
 		}
 		if !tolerated(st, e) {
-			c.page.errno = int32(e)
-			exit(127)
+			if c.rescue == 0 {
+				c.page.errno = int32(e)
+				exit(127)
+			}
+			c.page.regs[c.rescueReg] = int64(e)
+			i, c.rescue = int(c.rescue), 0
+			continue
 		}
 		if st.flags&flagKeepErr != 0 && e == unix.EACCES {
 			c.page.regs[st.save] = int64(e)
@@ -129,6 +138,9 @@ func call(c *code, st *step) (uintptr, syscall.Errno) {
 		return 0, 0
 	case opFork:
 		return 0, fork(c)
+	case opRescue:
+		c.rescue, c.rescueReg = st.onErr, st.save
+		return 0, 0
 	}
 	if a[0] == sockArg {
 		a[0] = c.sock

@@ -412,7 +412,6 @@ func reasons() map[string]string {
 		"linux_cgroups_relative_hugetlb": machine + "hugetlb is in v2, and the program looks in v1",
 		"linux_cgroups_relative_memory":  machine + "limits of kernel memory are gone from Linux since 5.16; the others pass",
 		"linux_cgroups_relative_network": machine + "no net_cls and net_prio controllers",
-		"linux_mount_label":              machine + "no SELinux",
 		"linux_process_apparmor_profile": machine + "no AppArmor",
 		"linux_rootfs_propagation":       machine + "this process has no CAP_SYS_RESOURCE to give, and the program asks for all capabilities",
 		"pidfile":                        "it kills a container that has ended already, which has to fail",
@@ -421,7 +420,7 @@ func reasons() map[string]string {
 		"process_capabilities":           machine + "this process has no CAP_SYS_RESOURCE to give",
 		"process_capabilities_fail":      bothWays + "an unknown capability is an error (1.0); since 1.1 it is a warning",
 		"process_rlimits":                "runtimetest is a Go program: its own runtime raises the soft limit of open files it then looks at",
-		"start":                          "its last case has no process, which create refuses already",
+		"start":                          "its last check is the wrong way round: start of a container without a process has to fail, and does",
 	}
 }
 
