@@ -36,12 +36,8 @@ func (i images) Resolve(ctx context.Context, ref string, platform *ocispec.Platf
 	return &container.Image{ID: found.ID, Config: found.Config.Config, Platform: found.Config.Platform, Layers: found.Layers}, nil
 }
 
-func (i images) Matches(ctx context.Context, ref string) (digest.Digest, error) {
-	found, err := i.Manager.Resolve(ctx, ref, nil)
-	if err != nil {
-		return "", err
-	}
-	return found.ID, nil
+func (i images) Matches(_ context.Context, ref string) (digest.Digest, error) {
+	return i.Manager.ID(ref)
 }
 
 func (i images) Commit(ctx context.Context, r *container.CommitRequest) (digest.Digest, string, error) {

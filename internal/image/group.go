@@ -14,7 +14,7 @@ type step struct {
 	current, total int64  // bytes; 0 where they do not apply
 }
 
-// group does the work on one layer once, however many pulls and loads want it
+// group does the work on one layer, or on one blob, once, however many pulls and loads want it
 // at the same time. The work ends early when the last of them gave up. It has
 // an ingest of its own; whoever waits has the result pinned in theirs before
 // that ends.
@@ -96,7 +96,9 @@ func (g *group) run(ctx context.Context, c *call, key digest.Digest, in *ingest,
 	c.result, c.err = result, err
 	if err == nil {
 		for _, wt := range c.waiters {
-			wt.in.pinLayer(result.DiffID)
+			if result.DiffID != "" {
+				wt.in.pinLayer(result.DiffID)
+			}
 			wt.in.pinBlob(result.Blob.Digest)
 		}
 	}

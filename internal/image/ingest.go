@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/content"
 )
@@ -59,6 +60,30 @@ func (in *ingest) pinEntry(e *entry) {
 	for _, l := range e.Layers {
 		in.pinBlob(l.Blob.Digest)
 		in.pinLayer(l.DiffID)
+	}
+}
+
+// pinIndex pins all that is kept of an index besides its images; nil is none.
+// The caller holds the manager's mu.
+func (in *ingest) pinIndex(rec *indexRecord) {
+	if rec == nil {
+		return
+	}
+	rec.eachBlob(in.pinBlob)
+}
+
+// eachBlob calls f for every blob that is kept because of the index.
+func (rec *indexRecord) eachBlob(f func(digest.Digest)) {
+	f(rec.Target.Digest)
+	for _, k := range rec.Kept {
+		k.eachBlob(f)
+	}
+}
+
+func (k *keptManifest) eachBlob(f func(digest.Digest)) {
+	f(k.Descriptor.Digest)
+	for _, d := range k.Blobs {
+		f(d.Digest)
 	}
 }
 
@@ -117,6 +142,15 @@ func (in *ingest) put(ctx context.Context, r io.Reader, expected digest.Digest, 
 func (in *ingest) putBytes(ctx context.Context, data []byte) (digest.Digest, error) {
 	dgst, _, err := in.put(ctx, bytes.NewReader(data), digest.FromBytes(data), int64(len(data)))
 	return dgst, err
+}
+
+// putManifest stores a manifest or an index by its descriptor.
+func (in *ingest) putManifest(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
+	if in.adopt(desc.Digest) {
+		return nil
+	}
+	_, _, err := in.put(ctx, bytes.NewReader(data), desc.Digest, int64(len(data)))
+	return err
 }
 
 // commit makes a blob appear and pins it at once.
@@ -186,6 +220,12 @@ func (m *Manager) named() (blobs, layers map[digest.Digest]bool) {
 			blobs[l.Blob.Digest], layers[l.DiffID] = true, true
 		}
 	}
+	for _, ref := range m.byRef {
+		blobs[ref.Target.Digest] = true
+	}
+	for _, rec := range m.byIndex {
+		rec.eachBlob(func(d digest.Digest) { blobs[d] = true })
+	}
 	return blobs, layers
 }
 
@@ -215,12 +255,18 @@ func (m *Manager) Collect(ctx context.Context) error {
 func (m *Manager) dropStale() error {
 	images, err1 := m.images.All()
 	refs, err2 := m.refs.All()
+	indexes, err3 := m.indexes.All()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	failed := []error{err1, err2}
+	failed := []error{err1, err2, err3}
 	for key := range refs {
 		if _, ok := m.byRef[key]; !ok {
 			failed = append(failed, m.refs.Delete(key))
+		}
+	}
+	for key := range indexes {
+		if m.byIndex[digest.Digest(key)] == nil {
+			failed = append(failed, m.indexes.Delete(key))
 		}
 	}
 	for key := range images {

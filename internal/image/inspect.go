@@ -47,17 +47,18 @@ func (m *Manager) Inspect(ctx context.Context, ref string, opts InspectOptions) 
 		r.RootFS.Layers = append(r.RootFS.Layers, l.DiffID.String())
 	}
 	m.mu.RLock()
-	defer m.mu.RUnlock()
 	r.RepoTags, r.RepoDigests = m.names(e.id)
 	for _, key := range m.references(e.id) {
 		if t := m.byRef[key].Tagged; !isDigestKey(key) && t.After(r.Metadata.LastTagTime) {
 			r.Metadata.LastTagTime = t
 		}
 	}
+	keys := m.references(e.id)
+	m.mu.RUnlock()
 	if opts.Manifests {
-		r.Manifests = manifestsOf(e, config)
+		r.Manifests, err = m.manifests(ctx, e, config, keys)
 	}
-	return r, nil
+	return r, err
 }
 
 // Parent is the ID of the image this one was made from here; empty when it was

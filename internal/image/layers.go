@@ -58,7 +58,7 @@ func (m *Manager) layerFacts(diffID digest.Digest) (size int64, blobs []ocispec.
 	defer m.mu.RUnlock()
 	for _, e := range m.byID {
 		for _, l := range e.Layers {
-			if l.DiffID == diffID {
+			if l.DiffID == diffID && !l.Packed {
 				size = l.Size
 				blobs = append(blobs, l.Blob)
 			}
@@ -89,7 +89,39 @@ func (m *Manager) layer(ctx context.Context, in *ingest, diffID digest.Digest, d
 			return layerRecord{}, err
 		}
 		report(step{status: stepPulled})
-		return layerRecord{DiffID: diffID, Size: size, Blob: desc}, nil
+		return layerRecord{DiffID: diffID, Size: size, Blob: bare(desc)}, nil
+	})
+}
+
+// packedLayer makes sure of a layer's blob only.
+func (m *Manager) packedLayer(ctx context.Context, in *ingest, diffID digest.Digest, desc ocispec.Descriptor, open opener, watch func(step)) (layerRecord, error) {
+	_, err := m.blob(ctx, in, desc, open, watch)
+	return layerRecord{DiffID: diffID, Size: desc.Size, Blob: bare(desc), Packed: true}, err
+}
+
+// blob makes sure of a blob in the store.
+func (m *Manager) blob(ctx context.Context, in *ingest, desc ocispec.Descriptor, open opener, watch func(step)) (layerRecord, error) {
+	if in.adopt(desc.Digest) {
+		watch(step{status: stepExists})
+		return layerRecord{Blob: desc}, nil
+	}
+	return m.blobs.do(ctx, in, desc.Digest, watch, func(ctx context.Context, in *ingest, report func(step)) (layerRecord, error) {
+		result := layerRecord{Blob: desc}
+		if in.adopt(desc.Digest) { // since we looked
+			report(step{status: stepExists})
+			return result, nil
+		}
+		r, err := open(ctx, desc)
+		if err != nil {
+			return result, err
+		}
+		defer r.Close()
+		report(step{stepDownloading, 0, desc.Size})
+		_, _, err = in.put(ctx, &meter{r: r, report: report, step: step{stepDownloading, 0, desc.Size}}, desc.Digest, desc.Size)
+		if err == nil {
+			report(step{status: stepDownloaded})
+		}
+		return result, err
 	})
 }
 

@@ -7,14 +7,15 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/registry"
 )
 
-// found is one image of an OCI layout: a manifest for a platform, and what the
-// index calls it.
+// found is what the top of an OCI layout lists: the manifest of an image or an
+// index of several, and what it is called.
 type found struct {
 	desc ocispec.Descriptor
 	data []byte
@@ -47,80 +48,128 @@ func (ld *loader) layout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ld.dockerNames(images); err != nil {
-		return err
-	}
-	for _, img := range images {
-		if err := ld.take(ctx, ld.sourceOf(img.desc, img.data), img.tags); err != nil {
-			return err
-		}
-	}
-	return nil
+	return ld.takeAll(ctx, images)
 }
 
-// findAll goes through the top of the index, where images have names. Of those
-// for several platforms the wanted are taken; when nothing was asked for and
-// none is the host's, the first of each.
+// findAll goes through the top of the index, where images have names. Indexes
+// are for every platform. Of images by themselves those for a platform that is
+// wanted are taken; when nothing was asked for and there is none, all.
 func (ld *loader) findAll(ctx context.Context, index *ocispec.Index) ([]*found, error) {
 	platforms := ld.opts.Platforms
 	if len(platforms) == 0 {
 		platforms = []ocispec.Platform{HostPlatform()}
 	}
-	images := &foundSet{}
-	var missing error
-	for _, want := range platforms {
-		for _, top := range index.Manifests {
-			if isAttestation(top) || top.Platform != nil && rank(want, *top.Platform) < 0 {
-				continue
-			}
-			img, err := ld.findOne(ctx, top, forPlatform(want))
-			if errors.Is(err, errdefs.ErrNotFound) {
-				missing = err
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			images.add(img, nameOf(top.Annotations))
-		}
-	}
-	if len(images.list) == 0 && len(ld.opts.Platforms) == 0 {
-		return ld.findAny(ctx, index)
-	}
-	if len(images.list) == 0 && missing == nil {
-		missing = errs.NotFound("the archive has no image for %s: there are %s",
-			FormatPlatform(platforms[0]), describePlatforms(index))
-	}
-	if len(images.list) == 0 {
-		return nil, missing
-	}
-	return images.list, nil
-}
-
-// findAny takes every image the top of the index names, whatever its platform.
-func (ld *loader) findAny(ctx context.Context, index *ocispec.Index) ([]*found, error) {
-	images := &foundSet{}
+	fitting, all := &foundSet{}, &foundSet{}
 	for _, top := range index.Manifests {
 		if isAttestation(top) {
 			continue
 		}
-		img, err := ld.findOne(ctx, top, func(index *ocispec.Index) (ocispec.Descriptor, error) {
-			for _, d := range index.Manifests {
-				if !isAttestation(d) {
-					return d, nil
-				}
-			}
-			return ocispec.Descriptor{}, errs.InvalidArgument("the archive has an image index without an image")
-		})
+		data, err := ld.get(ctx, top)
 		if err != nil {
 			return nil, err
 		}
-		images.add(img, nameOf(top.Annotations))
+		kind, err := kindOf(top.MediaType, data)
+		if err != nil {
+			return nil, err
+		}
+		top.MediaType = kind
+		fits := isIndex(kind) || top.Platform == nil || slices.ContainsFunc(platforms, func(want ocispec.Platform) bool {
+			return rank(want, *top.Platform) >= 0
+		})
+		if fits {
+			fitting.add(top, data)
+		}
+		all.add(top, data)
 	}
-	if len(images.list) == 0 {
+	switch {
+	case len(all.list) == 0:
 		return nil, errs.InvalidArgument("the archive's index.json lists no image")
+	case len(fitting.list) > 0:
+		return fitting.list, nil
+	case len(ld.opts.Platforms) == 0:
+		return all.list, nil
 	}
-	return images.list, nil
+	return nil, errs.NotFound("the archive has no image for %s: there are %s",
+		FormatPlatform(platforms[0]), describePlatforms(index))
+}
+
+// takeAll brings in what was found. What has no image for a platform that was
+// asked for is left out, unless that leaves nothing.
+func (ld *loader) takeAll(ctx context.Context, images []*found) error {
+	loaded := 0
+	var missing error
+	for _, img := range images {
+		err := ld.takeFound(ctx, img)
+		if errors.Is(err, errdefs.ErrNotFound) && len(ld.opts.Platforms) > 0 {
+			missing = err
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		loaded++
+	}
+	if loaded == 0 {
+		return missing
+	}
+	return nil
+}
+
+func (ld *loader) takeFound(ctx context.Context, img *found) error {
+	names, err := ld.named(img.tags)
+	if err != nil {
+		return err
+	}
+	t, err := ld.targetOf(ctx, img)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		if names, err = ld.dockerNames(t); err != nil {
+			return err
+		}
+	}
+	return ld.name(t, names)
+}
+
+func (ld *loader) targetOf(ctx context.Context, img *found) (*target, error) {
+	src := ld.sourceOf(img.desc, img.data)
+	if isIndex(img.desc.MediaType) {
+		t, _, err := ld.m.takeIndex(ctx, ld.in, indexSource{desc: img.desc, data: img.data, get: ld.get, image: src,
+			want: ld.opts.Platforms, partial: true})
+		return t, err
+	}
+	if isSchema1(img.desc.MediaType) {
+		return nil, errSchema1()
+	}
+	if len(ld.opts.Platforms) == 1 {
+		src.want = &ld.opts.Platforms[0]
+	}
+	taken, err := ld.m.take(ctx, ld.in, src)
+	if err != nil {
+		return nil, err
+	}
+	return oneImage(img.desc, taken.entry), nil
+}
+
+// get reads a manifest of the archive. It fails with ErrNotFound for what the
+// archive does not have.
+func (ld *loader) get(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if d.Digest.Validate() != nil {
+		return nil, errs.InvalidArgument("the archive's index names %q, which is no digest", d.Digest)
+	}
+	name := blobName(d.Digest)
+	if !ld.a.has(name) {
+		return nil, errs.NotFound("the archive has no %s, which it refers to", name)
+	}
+	f, err := ld.a.lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	if f.size != d.Size {
+		return nil, errs.InvalidArgument("blob %s has %d bytes where the index says %d", d.Digest, f.size, d.Size)
+	}
+	return ld.m.opts.Content.ReadAll(f.digest, registry.MaxManifest)
 }
 
 // foundSet holds each image once, with all its names.
@@ -128,41 +177,16 @@ type foundSet struct {
 	list []*found
 }
 
-func (s *foundSet) add(img *found, name string) {
-	i := slices.IndexFunc(s.list, func(have *found) bool { return have.desc.Digest == img.desc.Digest })
+func (s *foundSet) add(top ocispec.Descriptor, data []byte) {
+	i := slices.IndexFunc(s.list, func(have *found) bool { return have.desc.Digest == top.Digest })
 	if i < 0 {
 		i = len(s.list)
-		s.list = append(s.list, img)
+		s.list = append(s.list, &found{desc: top, data: data})
 	}
+	name := nameOf(top.Annotations)
 	if name != "" && !slices.Contains(s.list[i].tags, name) {
 		s.list[i].tags = append(s.list[i].tags, name)
 	}
-}
-
-func (ld *loader) findOne(ctx context.Context, top ocispec.Descriptor, pick picker) (*found, error) {
-	get := func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
-		f, err := ld.a.lookup("blobs/" + d.Digest.Algorithm().String() + "/" + d.Digest.Encoded())
-		if err != nil {
-			return nil, err
-		}
-		if f.size != d.Size {
-			return nil, errs.InvalidArgument("blob %s has %d bytes where the index says %d", d.Digest, f.size, d.Size)
-		}
-		return ld.m.opts.Content.ReadAll(f.digest, registry.MaxManifest)
-	}
-	data, err := get(ctx, top)
-	if err != nil {
-		return nil, err
-	}
-	desc, data, err := descend(ctx, top, data, pick, get)
-	if err != nil {
-		return nil, err
-	}
-	// The place in the index is not part of the image.
-	return &found{
-		desc: ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size},
-		data: data,
-	}, nil
 }
 
 // nameOf is an image's name by the annotations of the index. Containerd's is in
@@ -177,29 +201,21 @@ func nameOf(annotations map[string]string) string {
 	return ""
 }
 
-// dockerNames adds the tags of manifest.json, which some writers of archives
-// that are both put only there.
-func (ld *loader) dockerNames(images []*found) error {
+// dockerNames are the names manifest.json has for an image, where some writers
+// of archives that are both put them only.
+func (ld *loader) dockerNames(t *target) ([]reference.Named, error) {
 	if !ld.a.has("manifest.json") {
-		return nil
+		return nil, nil
 	}
 	var entries []dockerEntry
 	if err := ld.a.json(ld.in, "manifest.json", &entries); err != nil {
-		return err
+		return nil, err
 	}
-	for _, img := range images {
-		if len(img.tags) > 0 {
-			continue
-		}
-		manifest, err := parseManifest(img.data)
-		if err != nil {
-			return err
-		}
-		for _, entry := range entries {
-			if f, err := ld.a.lookup(entry.Config); err == nil && f.digest == manifest.Config.Digest {
-				img.tags = append(img.tags, entry.RepoTags...)
-			}
+	var tags []string
+	for _, entry := range entries {
+		if f, err := ld.a.lookup(entry.Config); err == nil && t.has(f.digest) {
+			tags = append(tags, entry.RepoTags...)
 		}
 	}
-	return nil
+	return ld.named(tags)
 }

@@ -36,6 +36,10 @@ func (m *Manager) List(ctx context.Context, opts ListOptions) ([]image.Summary, 
 		entries = append(entries, e)
 		parents[e.Parent] = true
 	}
+	meant := map[digest.Digest]bool{}
+	for _, ref := range m.byRef {
+		meant[ref.ID] = true
+	}
 	m.mu.RUnlock()
 
 	list := []image.Summary{}
@@ -50,9 +54,20 @@ func (m *Manager) List(ctx context.Context, opts ListOptions) ([]image.Summary, 
 		m.mu.RLock()
 		keys := m.references(e.id)
 		m.mu.RUnlock()
-		if s, ok := sel.summary(e, config, keys, parents[e.id]); ok {
-			list = append(list, s)
+		if len(keys) > 0 && !meant[e.id] {
+			continue // shown among the manifests of the one its names mean
 		}
+		s, ok := sel.summary(e, config, keys, parents[e.id])
+		if !ok {
+			continue
+		}
+		if opts.Manifests {
+			s.Manifests, err = m.manifests(ctx, e, config, keys)
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
 	}
 	if opts.SharedSize {
 		shareSizes(list, entries)
@@ -181,9 +196,6 @@ func (sel *selection) summary(e *entry, config *dockerspec.DockerOCIImage, keys 
 	if !created.IsZero() {
 		s.Created = created.Unix()
 	}
-	if sel.opts.Manifests {
-		s.Manifests = manifestsOf(e, config)
-	}
 	return s, true
 }
 
@@ -217,27 +229,6 @@ func matchReference(patterns []string, key string) bool {
 		}
 	}
 	return false
-}
-
-// manifestsOf describes the one manifest an image has here.
-func manifestsOf(e *entry, config *dockerspec.DockerOCIImage) []image.ManifestSummary {
-	platform := platformOf(config)
-	desc := e.Manifest
-	desc.Platform = &platform
-	ms := image.ManifestSummary{
-		ID:         e.Manifest.Digest.String(),
-		Descriptor: desc,
-		Available:  true,
-		Kind:       image.ManifestKindImage,
-		ImageData:  &image.ImageProperties{Platform: platform, Containers: []string{}},
-	}
-	ms.Size.Content = e.Manifest.Size
-	for _, l := range e.Layers {
-		ms.Size.Content += l.Blob.Size
-	}
-	ms.ImageData.Size.Unpacked = e.size()
-	ms.Size.Total = ms.Size.Content + e.size()
-	return []image.ManifestSummary{ms}
 }
 
 // shareSizes fills in how much of each image other images have as well.

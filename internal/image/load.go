@@ -19,7 +19,8 @@ import (
 
 // LoadOptions says what of an archive to load.
 type LoadOptions struct {
-	// Platforms are those wanted; empty is the host's, or what there is.
+	// Platforms are those wanted. Empty is all that an index lists and the
+	// archive has, and of images by themselves the host's, or what there is.
 	Platforms []ocispec.Platform
 	// Quiet leaves out the progress of layers.
 	Quiet bool
@@ -160,29 +161,43 @@ func (m *Manager) layerMediaType(dgst digest.Digest) (string, error) {
 	return ocispec.MediaTypeImageLayer, nil
 }
 
+// named are the names an archive gives.
+func (ld *loader) named(tags []string) (names []reference.Named, err error) {
+	for _, tag := range tags {
+		named, err := parseName(tag)
+		if err != nil {
+			return nil, fmt.Errorf("the archive names an image %q: %w", tag, err)
+		}
+		names = append(names, named)
+	}
+	return names, nil
+}
+
 // take brings one image in and names it.
 func (ld *loader) take(ctx context.Context, src source, tags []string) error {
 	if len(ld.opts.Platforms) == 1 {
 		src.want = &ld.opts.Platforms[0]
 	}
-	var names []reference.Named
-	for _, tag := range tags {
-		named, err := parseName(tag)
-		if err != nil {
-			return fmt.Errorf("the archive names an image %q: %w", tag, err)
-		}
-		names = append(names, named)
-	}
-	e, _, err := ld.m.take(ctx, ld.in, src)
+	names, err := ld.named(tags)
 	if err != nil {
 		return err
 	}
+	taken, err := ld.m.take(ctx, ld.in, src)
+	if err != nil {
+		return err
+	}
+	return ld.name(oneImage(src.manifest, taken.entry), names)
+}
+
+// name names what was loaded, and tells of it.
+func (ld *loader) name(t *target, names []reference.Named) error {
+	e := t.entry()
 	for _, named := range names {
-		before, err := ld.m.point(named, e, ld.in)
+		before, err := ld.m.pointTo(named, t, ld.in)
 		if err != nil {
 			return err
 		}
-		if before != "" && before != e.id && !isDigestKey(refKey(named)) {
+		if before != "" && !t.has(before) && !isDigestKey(refKey(named)) {
 			ld.out.stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n",
 				reference.FamiliarString(named), before))
 		}

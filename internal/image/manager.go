@@ -1,16 +1,21 @@
 // Package image keeps images: what they are made of, what they are called, and
 // how they come from and go to archives and registries.
 //
-// It owns three kinds of thing. An image's record, under the digest of its
+// It owns four kinds of thing. An image's record, under the digest of its
 // configuration, which is its ID as Docker has it. References, which are tags
-// and repository digests, each pointing at one ID. And, on behalf of images,
-// the blobs of the content store and the layers of the snapshotter: those that
-// no image names are removed. It must not know containers: whether one uses an
-// image it asks through Options.
+// and repository digests: each stands for a target, the manifest of one image
+// or an index of several, and means one image. A record per index, of which of
+// its manifests are here. And, on behalf of those, the blobs of the content
+// store and the layers of the snapshotter: those that nothing names are
+// removed. It must not know containers: whether one uses an image it asks
+// through Options.
+//
+// An image for another kind of machine than this is kept packed: its layers are
+// blobs until Resolve is asked for them.
 //
 // What a crash can leave behind is harmless by the order of writes: blobs, then
-// layers, then the record, then the reference; and the other way round when
-// something is removed. Collect removes the rest.
+// layers, then the image's record, then the index's, then the reference; and
+// the other way round when something is removed. Collect removes the rest.
 //
 // Locks, in this order: Manager.sweeping, Manager.mu, ingest.mu, pins.mu; and
 // group.mu before ingest.mu.
@@ -20,6 +25,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,13 +62,15 @@ type Options struct {
 
 // Manager is the images of one engine. It is safe for concurrent use.
 type Manager struct {
-	opts   Options
-	images *state.Table[record]
-	refs   *state.Table[refRecord]
+	opts    Options
+	images  *state.Table[record]
+	refs    *state.Table[refRecord]
+	indexes *state.Table[indexRecord]
 
-	mu    sync.RWMutex             // guards byID, byRef
-	byID  map[digest.Digest]*entry // never modified in place: replaced
-	byRef map[string]refRecord     // by canonical reference
+	mu      sync.RWMutex                   // guards the maps
+	byID    map[digest.Digest]*entry       // never modified in place: replaced
+	byRef   map[string]refRecord           // by canonical reference
+	byIndex map[digest.Digest]*indexRecord // those a reference stands for; replaced
 
 	// sweeping is held for writing while blobs and layers are removed, and
 	// for reading while one is adopted: found or committed, and then pinned.
@@ -70,6 +78,7 @@ type Manager struct {
 	pins     pins
 
 	layers group // layers being fetched or unpacked, by diff ID
+	blobs  group // blobs being fetched and left as they are, by digest
 }
 
 // record is what is kept of an image under its ID.
@@ -86,14 +95,18 @@ type record struct {
 // same tree had been there before in another compression.
 type layerRecord struct {
 	DiffID digest.Digest      `json:"diffID"`
-	Size   int64              `json:"size"` // unpacked, in bytes
+	Size   int64              `json:"size"` // unpacked, in bytes; while packed the blob's
 	Blob   ocispec.Descriptor `json:"blob"`
+	Packed bool               `json:"packed,omitempty"` // there is no tree of it yet
 }
 
-// refRecord is what a tag or a repository digest points at.
+// refRecord is what a tag or a repository digest stands for.
 type refRecord struct {
-	ID     digest.Digest `json:"id"`
-	Tagged time.Time     `json:"tagged"`
+	// ID is the image it means when no platform is asked for.
+	ID digest.Digest `json:"id"`
+	// Target is the manifest or the index it was given to.
+	Target ocispec.Descriptor `json:"target,omitzero"`
+	Tagged time.Time          `json:"tagged"`
 }
 
 // entry is a record in memory, with the configuration once it was read.
@@ -123,53 +136,19 @@ func New(opts Options) (*Manager, error) {
 		opts.LayersInUse = func() []digest.Digest { return nil }
 	}
 	m := &Manager{
-		opts:   opts,
-		images: state.NewTable[record](opts.DB, "images"),
-		refs:   state.NewTable[refRecord](opts.DB, "image-refs"),
-		byID:   map[digest.Digest]*entry{},
-		byRef:  map[string]refRecord{},
-		pins:   pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
+		opts:    opts,
+		images:  state.NewTable[record](opts.DB, "images"),
+		refs:    state.NewTable[refRecord](opts.DB, "image-refs"),
+		indexes: state.NewTable[indexRecord](opts.DB, "image-indexes"),
+		byID:    map[digest.Digest]*entry{},
+		byRef:   map[string]refRecord{},
+		byIndex: map[digest.Digest]*indexRecord{},
+		pins:    pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
 	}
 	if err := m.restore(); err != nil {
 		return nil, err
 	}
 	return m, nil
-}
-
-func (m *Manager) restore() error {
-	images, err := m.images.All()
-	if err != nil {
-		return fmt.Errorf("cannot read the images: %w", err)
-	}
-	for key, rec := range images {
-		id := digest.Digest(key)
-		if m.complete(id, rec) {
-			m.byID[id] = m.newEntry(id, *rec)
-		}
-	}
-	refs, err := m.refs.All()
-	if err != nil {
-		return fmt.Errorf("cannot read the tags: %w", err)
-	}
-	for key, ref := range refs {
-		if m.byID[ref.ID] != nil {
-			m.byRef[key] = *ref
-		}
-	}
-	return nil
-}
-
-// complete tells whether all that a container needs of the image is there.
-func (m *Manager) complete(id digest.Digest, rec *record) bool {
-	if _, err := m.opts.Content.Stat(id); err != nil {
-		return false
-	}
-	for _, l := range rec.Layers {
-		if !m.opts.Snapshots.HasLayer(l.DiffID) {
-			return false
-		}
-	}
-	return true
 }
 
 func (m *Manager) newEntry(id digest.Digest, rec record) *entry {
@@ -186,12 +165,28 @@ func (m *Manager) newEntry(id digest.Digest, rec record) *entry {
 	})}
 }
 
-// size is the sum of the unpacked layers, in bytes.
+// size is the sum of the layers, in bytes: of their trees, or while they are
+// packed of their blobs.
 func (e *entry) size() (total int64) {
 	for _, l := range e.Layers {
 		total += l.Size
 	}
 	return total
+}
+
+// unpackedSize is the sum of the layers that are unpacked, in bytes.
+func (e *entry) unpackedSize() (total int64) {
+	for _, l := range e.Layers {
+		if !l.Packed {
+			total += l.Size
+		}
+	}
+	return total
+}
+
+// packed tells whether the image has layers that are only blobs yet.
+func (r *record) packed() bool {
+	return slices.ContainsFunc(r.Layers, func(l layerRecord) bool { return l.Packed })
 }
 
 func (e *entry) diffIDs() []digest.Digest {

@@ -28,6 +28,8 @@ const (
 	mediaOCIForeignTarZstd  = mediaOCIForeignTar + "+zstd"
 	annotationContainerd    = "io.containerd.image.name"
 	annotationReferenceType = "vnd.docker.reference.type"
+	// annotationReferenceDigest names the manifest an attestation is about.
+	annotationReferenceDigest = "vnd.docker.reference.digest"
 )
 
 // isIndex tells whether a media type is that of a list of manifests.
@@ -49,6 +51,16 @@ func isLayer(mediaType string) bool {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
 		mediaDockerLayer, mediaDockerLayerGzip, mediaDockerLayerZstd, mediaDockerForeign,
 		mediaOCIForeignTar, mediaOCIForeignTarGzip, mediaOCIForeignTarZstd:
+		return true
+	}
+	return false
+}
+
+// isForeignLayer tells of layers that registries need not have: they were to be
+// had from elsewhere only.
+func isForeignLayer(mediaType string) bool {
+	switch mediaType {
+	case mediaDockerForeign, mediaOCIForeignTar, mediaOCIForeignTarGzip, mediaOCIForeignTarZstd:
 		return true
 	}
 	return false

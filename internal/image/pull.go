@@ -18,10 +18,12 @@ import (
 
 // PullOptions says what of a repository to pull, and as whom.
 type PullOptions struct {
-	// Platform is the one wanted; nil is the host's, or what there is when
-	// the tag stands for one image.
+	// Platform is the one wanted, besides what is here of the same index;
+	// nil is the host's, or what there is when the tag stands for one image.
 	Platform *ocispec.Platform
-	Auth     *registry.AuthConfig
+	// AllPlatforms keeps an index whole, with what is no image in it.
+	AllPlatforms bool
+	Auth         *registry.AuthConfig
 	// AllTags pulls every tag of the repository; the reference has none then.
 	AllTags bool
 	// Progress is given Docker's progress messages, one at a time.
@@ -81,15 +83,11 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	}
 	// Only now: what failed before the first line has a status of its own.
 	out.status(want, "Pulling from "+reference.Path(named))
-	e, err := m.upToDate(in, named, desc.Digest, opts.Platform)
-	fresh := false
-	if e == nil && err == nil {
-		e, fresh, err = m.pullImage(ctx, in, repo, desc, data, opts, out)
-	}
+	t, fresh, err := m.pullTarget(ctx, in, named, pulled{repo, desc, data}, opts, out)
 	if err != nil {
 		return pullError(named, err)
 	}
-	moved, err := m.pullRefs(in, named, desc.Digest, e)
+	moved, err := m.pullRefs(in, named, t)
 	if err != nil {
 		return err
 	}
@@ -99,149 +97,118 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	} else {
 		out.status("", "Status: Image is up to date for "+reference.FamiliarString(named))
 	}
-	m.publish(events.ActionPull, e, reference.FamiliarString(named), reference.FamiliarName(named))
+	m.publish(events.ActionPull, t.entry(), reference.FamiliarString(named), reference.FamiliarName(named))
 	return nil
 }
 
-// upToDate returns the image when the digest is known by this repository and
-// is of the right platform.
+// pulled is what a registry has under a tag or a digest.
+type pulled struct {
+	repo *registry.Repository
+	desc ocispec.Descriptor
+	data []byte
+}
+
+// pullTarget brings in what a name stands for at a registry, as far as it is
+// wanted, and tells whether any of it is new.
+func (m *Manager) pullTarget(ctx context.Context, in *ingest, named reference.Named, p pulled, opts PullOptions, out *printer) (*target, bool, error) {
+	kind, err := kindOf(p.desc.MediaType, p.data)
+	if err != nil {
+		return nil, false, err
+	}
+	p.desc.MediaType = kind
+	src := source{
+		manifest: p.desc,
+		data:     p.data,
+		open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+			return p.repo.Blob(ctx, d, 0)
+		},
+		parallel: m.opts.Parallel,
+		want:     opts.Platform,
+		watch:    func(d ocispec.Descriptor) func(step) { return out.layer(short(d.Digest)) },
+	}
+	if isIndex(kind) {
+		return m.takeIndex(ctx, in, indexSource{desc: p.desc, data: p.data, get: p.get, image: src, want: opts.platforms()})
+	}
+	if isSchema1(kind) {
+		return nil, false, errSchema1()
+	}
+	if e, err := m.upToDate(in, named, p.desc.Digest, opts.Platform); err != nil {
+		return nil, false, err
+	} else if e != nil {
+		return oneImage(p.desc, e), false, nil
+	}
+	taken, err := m.take(ctx, in, src)
+	if err != nil {
+		return nil, false, err
+	}
+	return oneImage(p.desc, taken.entry), taken.fresh, nil
+}
+
+// get fetches a manifest that an index lists.
+func (p pulled) get(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	_, data, err := p.repo.Manifest(ctx, d.Digest.String())
+	if err == nil && d.Size != int64(len(data)) {
+		err = wrongManifestSize(d, len(data))
+	}
+	return data, err
+}
+
+// platforms lists those wanted of an index; none is all of them.
+func (o *PullOptions) platforms() []ocispec.Platform {
+	switch {
+	case o.AllPlatforms:
+		return nil
+	case o.Platform != nil:
+		return []ocispec.Platform{normalize(*o.Platform)}
+	}
+	return []ocispec.Platform{HostPlatform()}
+}
+
+// upToDate returns the image when the repository is known to have it under the
+// digest of its manifest, and it is of the right platform.
 func (m *Manager) upToDate(in *ingest, named reference.Named, dgst digest.Digest, platform *ocispec.Platform) (*entry, error) {
 	m.mu.RLock()
 	ref, ok := m.byRef[named.Name()+"@"+dgst.String()]
 	e := m.byID[ref.ID]
-	if e != nil {
+	if e != nil && ref.Target.Digest == dgst {
 		in.pinEntry(e)
+		in.pinBlob(dgst)
 	}
 	m.mu.RUnlock()
-	if !ok || e == nil {
+	if !ok || e == nil || ref.Target.Digest != dgst {
 		return nil, nil
 	}
 	config, err := e.config()
 	if err != nil {
 		return nil, err
 	}
-	want := HostPlatform()
-	if platform != nil {
-		want = *platform
-	}
-	if e.Manifest.Digest != dgst && rank(want, platformOf(config)) != 0 {
-		return nil, nil // from an index that may have a better one
-	}
-	if platform != nil && rank(want, platformOf(config)) < 0 {
-		return nil, nil
+	if platform != nil && rank(*platform, platformOf(config)) < 0 {
+		return nil, nil // taking it tells so
 	}
 	return e, nil
 }
 
-// pullImage goes from what the tag stands for down to one manifest, and takes
-// the image in.
-func (m *Manager) pullImage(ctx context.Context, in *ingest, repo *registry.Repository, desc ocispec.Descriptor, data []byte, opts PullOptions, out *printer) (*entry, bool, error) {
-	open := func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-		return repo.Blob(ctx, d, 0)
-	}
-	want := HostPlatform()
-	if opts.Platform != nil {
-		want = normalize(*opts.Platform)
-	}
-	get := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-		_, data, err := repo.Manifest(ctx, d.Digest.String())
-		if err == nil && d.Size != int64(len(data)) {
-			err = errs.InvalidArgument("manifest %s has %d bytes where the index says %d", d.Digest, len(data), d.Size)
-		}
-		return data, err
-	}
-	manifest, data, err := descend(ctx, desc, data, forPlatform(want), get)
-	if err != nil {
-		return nil, false, err
-	}
-	return m.take(ctx, in, source{
-		manifest: manifest,
-		data:     data,
-		open:     open,
-		parallel: m.opts.Parallel,
-		want:     opts.Platform,
-		watch: func(d ocispec.Descriptor) func(step) {
-			return out.layer(short(d.Digest))
-		},
-	})
-}
-
-// maxDepth bounds indexes within indexes; more than two levels are not known
-// to exist.
-const maxDepth = 8
-
-// picker picks one manifest of an index.
-type picker func(*ocispec.Index) (ocispec.Descriptor, error)
-
-func forPlatform(want ocispec.Platform) picker {
-	return func(index *ocispec.Index) (ocispec.Descriptor, error) {
-		if d, ok := choose(index, want); ok {
-			return d, nil
-		}
-		return ocispec.Descriptor{}, errs.NotFound("no matching manifest for %s in the manifest list entries: there are %s",
-			FormatPlatform(want), describePlatforms(index))
-	}
-}
-
-// descend follows indexes to the manifest of one image.
-func descend(ctx context.Context, desc ocispec.Descriptor, data []byte, pick picker, get func(context.Context, ocispec.Descriptor) ([]byte, error)) (ocispec.Descriptor, []byte, error) {
-	seen := map[digest.Digest]bool{}
-	for range maxDepth {
-		kind, err := kindOf(desc.MediaType, data)
-		if err != nil {
-			return desc, nil, err
-		}
-		desc.MediaType = kind
-		if isSchema1(kind) {
-			return desc, nil, errs.InvalidArgument(
-				"the image is in Docker's manifest schema 1, which is no longer supported: its author has to push it again in the OCI format")
-		}
-		if isManifest(kind) {
-			return desc, data, nil
-		}
-		index, err := parseIndex(data)
-		if err != nil {
-			return desc, nil, err
-		}
-		next, err := pick(index)
-		if err != nil {
-			return desc, nil, err
-		}
-		if seen[next.Digest] || next.Digest == desc.Digest {
-			return desc, nil, errs.InvalidArgument("image index %s refers to itself", desc.Digest)
-		}
-		seen[desc.Digest] = true
-		if desc, data = next, nil; desc.Size > registry.MaxManifest {
-			return desc, nil, errs.InvalidArgument("manifest %s is larger than %d MiB", desc.Digest, registry.MaxManifest>>20)
-		}
-		if data, err = get(ctx, desc); err != nil {
-			return desc, nil, err
-		}
-	}
-	return desc, nil, errs.InvalidArgument("image indexes are nested more than %d deep", maxDepth)
-}
-
-// pullRefs names the pulled image by its digest and its tag, and tells whether
+// pullRefs names what was pulled by its digest and its tag, and tells whether
 // the name that was asked for is new to it.
-func (m *Manager) pullRefs(in *ingest, named reference.Named, dgst digest.Digest, e *entry) (moved bool, err error) {
-	canonical, err := reference.WithDigest(reference.TrimNamed(named), dgst)
+func (m *Manager) pullRefs(in *ingest, named reference.Named, t *target) (moved bool, err error) {
+	canonical, err := reference.WithDigest(reference.TrimNamed(named), t.desc.Digest)
 	if err != nil {
 		return false, err
 	}
-	before, err := m.point(canonical, e, in)
+	before, err := m.pointTo(canonical, t, in)
 	if err != nil {
 		return false, err
 	}
 	if _, ok := named.(reference.Digested); ok {
-		return before != e.id, nil
+		return before == "", nil
 	}
 	m.mu.RLock()
-	before = m.byRef[refKey(named)].ID
+	ref := m.byRef[refKey(named)]
 	m.mu.RUnlock()
-	if before == e.id {
+	if ref.ID != "" && ref.Target.Digest == t.desc.Digest {
 		return false, nil // nothing to write
 	}
-	_, err = m.point(named, e, in)
+	_, err = m.pointTo(named, t, in)
 	return true, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 )
@@ -58,10 +59,11 @@ func repositoryOf(key string) string {
 	return key[:strings.LastIndexByte(key, ':')]
 }
 
-// references lists the kept references of an image, sorted. The caller holds mu.
+// references lists the kept references of an image, sorted: those that mean it,
+// and those that stand for an index it is kept of. The caller holds mu.
 func (m *Manager) references(id digest.Digest) (keys []string) {
 	for key, ref := range m.byRef {
-		if ref.ID == id {
+		if ref.ID == id || m.byIndex[ref.Target.Digest].keeps(id) {
 			keys = append(keys, key)
 		}
 	}
@@ -83,46 +85,18 @@ func (m *Manager) names(id digest.Digest) (tags, digests []string) {
 	return tags, digests
 }
 
-// point makes the reference name the image, and returns which it named before.
-// An image that was removed since it came in, by somebody else, is recorded
-// again when an ingest has all of it pinned; without one that is an error.
-func (m *Manager) point(named reference.Named, e *entry, in *ingest) (before digest.Digest, err error) {
-	key := refKey(named)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.byID[e.id] == nil {
-		if in == nil {
-			return "", errs.NotFound("No such image: %s", e.id)
-		}
-		if err := m.images.Put(e.id.String(), &e.record); err != nil {
-			return "", err
-		}
-		m.byID[e.id] = e
-	}
-	before = m.byRef[key].ID
-	if before == e.id && isDigestKey(key) {
-		return before, nil // a digest does not move: nothing to write
-	}
-	ref := refRecord{ID: e.id, Tagged: time.Now().UTC()}
-	if err := m.refs.Put(key, &ref); err != nil {
-		return before, err
-	}
-	m.byRef[key] = ref
-	return before, nil
-}
-
 // unpoint deletes a reference. The caller holds mu.
 func (m *Manager) unpoint(key string) error {
 	if err := m.refs.Delete(key); err != nil {
 		return err
 	}
 	delete(m.byRef, key)
-	return nil
+	return m.dropIndexes()
 }
 
 // Tag gives the image another name. The tag is "latest" when it is empty.
 func (m *Manager) Tag(src, repo, tag string) error {
-	e, err := m.find(src)
+	e, desc, err := m.findTarget(src)
 	if err != nil {
 		return err
 	}
@@ -130,11 +104,24 @@ func (m *Manager) Tag(src, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := m.point(named, e, nil); err != nil {
+	if err := m.tag(named, e, desc); err != nil {
 		return err
 	}
 	m.publish(events.ActionTag, e, e.id.String(), reference.FamiliarString(named))
 	return nil
+}
+
+// tag makes the reference stand for what another stood for.
+func (m *Manager) tag(named reference.Named, e *entry, desc ocispec.Descriptor) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byID[e.id] == nil || isIndex(desc.MediaType) && m.byIndex[desc.Digest] == nil {
+		return errs.NotFound("No such image: %s", e.id) // removed since it was found
+	}
+	if err := m.putRef(refKey(named), refRecord{ID: e.id, Target: desc, Tagged: time.Now().UTC()}); err != nil {
+		return err
+	}
+	return m.dropIndexes()
 }
 
 // parseTag reads a name an image is to be given.

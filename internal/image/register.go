@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"io"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -20,32 +19,56 @@ type source struct {
 	open     opener
 	parallel int
 	want     *ocispec.Platform // what was asked for; nil is anything
-	watch    func(ocispec.Descriptor) func(step)
+	// whole keeps every blob the manifest names, also where another one has
+	// the same layer.
+	whole bool
+	// packed leaves the layers as blobs, until a container needs them. What
+	// is not for this host is always left so.
+	packed bool
+	watch  func(ocispec.Descriptor) func(step)
 }
 
-// take brings an image in by its manifest and records it. It returns the entry,
-// and whether the image is new.
-func (m *Manager) take(ctx context.Context, in *ingest, src source) (*entry, bool, error) {
+// taken is an image that was brought in.
+type taken struct {
+	entry    *entry
+	fresh    bool                 // it is new
+	blobs    []ocispec.Descriptor // those of the manifest that are here
+	platform ocispec.Platform
+}
+
+// take brings an image in by its manifest and records it.
+func (m *Manager) take(ctx context.Context, in *ingest, src source) (*taken, error) {
 	manifest, err := parseManifest(src.data)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	if _, err := in.putBytes(ctx, src.data); err != nil {
-		return nil, false, err
+	if err := in.putManifest(ctx, src.manifest, src.data); err != nil {
+		return nil, err
 	}
 	config, err := m.takeConfig(ctx, in, src, manifest.Config)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if err := checkLayers(&config.RootFS, manifest.Layers); err != nil {
-		return nil, false, err
+		return nil, err
 	}
+	tk := &taken{platform: platformOf(config)}
+	src.packed = src.packed || !forHost(tk.platform)
 	layers, err := m.takeLayers(ctx, in, src, config.RootFS.DiffIDs, manifest.Layers)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	return m.register(in, manifest.Config.Digest, record{Manifest: src.manifest, Layers: layers})
+	for _, d := range append([]ocispec.Descriptor{manifest.Config}, manifest.Layers...) {
+		if in.adopt(d.Digest) {
+			tk.blobs = append(tk.blobs, bare(d))
+		}
+	}
+	tk.entry, tk.fresh, err = m.register(in, manifest.Config.Digest, record{Manifest: bare(src.manifest), Layers: layers})
+	return tk, err
 }
+
+// forHost tells whether what is for the platform runs on this host.
+func forHost(p ocispec.Platform) bool { return rank(HostPlatform(), p) >= 0 }
 
 // takeConfig stores an image's configuration and checks that it can be used.
 func (m *Manager) takeConfig(ctx context.Context, in *ingest, src source, desc ocispec.Descriptor) (*dockerspec.DockerOCIImage, error) {
@@ -89,47 +112,48 @@ func (m *Manager) takeLayers(ctx context.Context, in *ingest, src source, diffID
 	eg.SetLimit(max(1, src.parallel))
 	for i := range blobs {
 		eg.Go(func() (err error) {
-			layers[i], err = m.layer(ctx, in, diffIDs[i], blobs[i], src.open, watchers[i])
+			layers[i], err = m.takeLayer(ctx, in, src, diffIDs[i], blobs[i], watchers[i])
 			return err
 		})
 	}
 	return layers, eg.Wait()
 }
 
+// takeLayer brings one layer in.
+func (m *Manager) takeLayer(ctx context.Context, in *ingest, src source, diffID digest.Digest, desc ocispec.Descriptor, watch func(step)) (layerRecord, error) {
+	l, known := m.known(in, diffID, desc)
+	switch {
+	case known && (!src.whole || l.Blob.Digest == desc.Digest):
+		watch(step{status: stepExists})
+		return l, nil
+	case known:
+		_, err := m.blob(ctx, in, desc, src.open, watch)
+		return l, err
+	case src.packed:
+		return m.packedLayer(ctx, in, diffID, desc, src.open, watch)
+	}
+	return m.layer(ctx, in, diffID, desc, src.open, watch)
+}
+
 // register records an image whose blobs and layers are there and pinned. The
-// record of an image that is known already stays, and is pinned instead.
+// record of an image that is known already stays, and is pinned instead, unless
+// this one has layers unpacked that were not.
 func (m *Manager) register(in *ingest, id digest.Digest, rec record) (*entry, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.byID[id]; e != nil {
-		in.pinEntry(e)
-		return e, false, nil
-	}
 	rec.Added = time.Now().UTC()
+	had := m.byID[id]
+	if had != nil {
+		in.pinEntry(had)
+		if !had.packed() || rec.packed() {
+			return had, false, nil
+		}
+		rec.Manifest, rec.Parent, rec.Added = had.Manifest, had.Parent, had.Added
+	}
 	if err := m.images.Put(id.String(), &rec); err != nil {
 		return nil, false, err
 	}
 	e := m.newEntry(id, rec)
 	m.byID[id] = e
-	return e, true, nil
-}
-
-// readAll reads a small blob from where an image comes from.
-func readAll(ctx context.Context, open opener, desc ocispec.Descriptor, limit int64) ([]byte, error) {
-	r, err := open(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, errs.InvalidArgument("blob %s is larger than the %d bytes it may have", desc.Digest, limit)
-	}
-	if got := desc.Digest.Algorithm().FromBytes(data); got != desc.Digest {
-		return nil, errs.InvalidArgument("the content of blob %s has digest %s", desc.Digest, got)
-	}
-	return data, nil
+	return e, had == nil, nil
 }

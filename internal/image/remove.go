@@ -33,9 +33,12 @@ func (m *Manager) Remove(ctx context.Context, ref string, opts RemoveOptions) ([
 	// Whoever asks hears of a removal once it is done.
 	rm := &remover{m: m, ctx: context.WithoutCancel(ctx), opts: opts,
 		blobs: map[digest.Digest]bool{}, layers: map[digest.Digest]bool{}}
-	if isIDPrefix(e.id, ref) {
+	switch {
+	case rm.isPart(e) && (opts.Platform != nil || isIDPrefix(e.id, ref)):
+		err = rm.part(e)
+	case isIDPrefix(e.id, ref):
 		err = rm.byID(e)
-	} else {
+	default:
 		err = rm.byName(e, ref)
 	}
 	if sweepErr := m.sweep(rm.ctx, rm.blobs, rm.layers); err == nil {
@@ -59,14 +62,17 @@ func (rm *remover) byName(e *entry, ref string) error {
 	if err != nil {
 		return err
 	}
-	keys := rm.keys(e.id)
-	if !rm.opts.Force && singleName(keys) {
-		if users := rm.m.opts.InUse(e.id); len(users) > 0 {
+	key := refKey(named)
+	images := rm.imagesOf(key, e)
+	for _, img := range images {
+		if rm.opts.Force || !singleName(rm.keys(img.id)) {
+			continue
+		}
+		if users := rm.m.opts.InUse(img.id); len(users) > 0 {
 			return errs.Conflict("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
-				ref, users[0][:min(12, len(users[0]))], short(e.id))
+				ref, users[0][:min(12, len(users[0]))], short(img.id))
 		}
 	}
-	key := refKey(named)
 	if err := rm.untag(e, key); err != nil {
 		return err
 	}
@@ -75,6 +81,17 @@ func (rm *remover) byName(e *entry, ref string) error {
 			return err
 		}
 	}
+	for _, img := range images {
+		if err := rm.unnamed(img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unnamed removes an image that has lost a name, unless it has another, or is
+// needed without one.
+func (rm *remover) unnamed(e *entry) error {
 	if len(rm.keys(e.id)) > 0 {
 		return nil
 	}
@@ -118,12 +135,22 @@ func (rm *remover) byID(e *entry) error {
 	if !rm.opts.Force && len(keys) > 0 && !singleName(keys) {
 		return errs.Conflict("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short(e.id))
 	}
+	var others []*entry
 	for _, key := range keys {
+		others = append(others, rm.imagesOf(key, e)...)
 		if err := rm.untag(e, key); err != nil {
 			return err
 		}
 	}
-	return rm.remove(e)
+	if err := rm.remove(e); err != nil {
+		return err
+	}
+	for _, img := range others {
+		if err := rm.unnamed(img); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (rm *remover) keys(id digest.Digest) []string {
@@ -148,6 +175,11 @@ func singleName(keys []string) bool {
 
 func (rm *remover) untag(e *entry, key string) error {
 	rm.m.mu.Lock()
+	ref := rm.m.byRef[key]
+	rm.blobs[ref.Target.Digest] = true
+	if rec := rm.m.byIndex[ref.Target.Digest]; rec != nil {
+		rec.eachBlob(func(d digest.Digest) { rm.blobs[d] = true })
+	}
 	err := rm.m.unpoint(key)
 	rm.m.mu.Unlock()
 	if err != nil {

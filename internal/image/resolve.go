@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -24,11 +25,15 @@ type Image struct {
 }
 
 // Resolve finds an image by name, name:tag, name@digest, ID or the beginning of
-// one. With a platform the image must be of that, or of one that runs on it. It
-// fails with ErrNotFound, and with ErrInvalidArgument for what is no reference.
+// one, and sees to it that its layers are unpacked. With a platform the image
+// must be of that, or of one that runs on it. It fails with ErrNotFound, and
+// with ErrInvalidArgument for what is no reference.
 func (m *Manager) Resolve(ctx context.Context, ref string, platform *ocispec.Platform) (*Image, error) {
 	e, config, err := m.resolve(ref, platform)
 	if err != nil {
+		return nil, err
+	}
+	if e, err = m.unpacked(ctx, e); err != nil {
 		return nil, err
 	}
 	m.mu.RLock()
@@ -44,10 +49,51 @@ func (m *Manager) Resolve(ctx context.Context, ref string, platform *ocispec.Pla
 	}, nil
 }
 
-func (m *Manager) resolve(ref string, platform *ocispec.Platform) (*entry, *dockerspec.DockerOCIImage, error) {
+// ID finds an image as Resolve does, and does nothing else.
+func (m *Manager) ID(ref string) (digest.Digest, error) {
 	e, err := m.find(ref)
 	if err != nil {
+		return "", err
+	}
+	return e.id, nil
+}
+
+// unpacked is the image with all its layers unpacked.
+func (m *Manager) unpacked(ctx context.Context, e *entry) (*entry, error) {
+	if !e.packed() {
+		return e, nil
+	}
+	in := m.begin()
+	defer in.end()
+	m.mu.RLock()
+	now := m.byID[e.id]
+	if now != nil {
+		in.pinEntry(now)
+	}
+	m.mu.RUnlock()
+	if now == nil {
+		return nil, errs.NotFound("No such image: %s", e.id)
+	}
+	blobs := make([]ocispec.Descriptor, len(now.Layers))
+	for i, l := range now.Layers {
+		blobs[i] = l.Blob
+	}
+	src := source{open: m.fromStore, parallel: 2, watch: func(ocispec.Descriptor) func(step) { return func(step) {} }}
+	layers, err := m.takeLayers(ctx, in, src, now.diffIDs(), blobs)
+	if err != nil {
+		return nil, fmt.Errorf("cannot unpack image %s: %w", short(e.id), err)
+	}
+	e, _, err = m.register(in, e.id, record{Manifest: now.Manifest, Layers: layers, Parent: now.Parent})
+	return e, err
+}
+
+func (m *Manager) resolve(ref string, platform *ocispec.Platform) (*entry, *dockerspec.DockerOCIImage, error) {
+	e, desc, err := m.findTarget(ref)
+	if err != nil {
 		return nil, nil, err
+	}
+	if platform != nil {
+		e = m.ofPlatform(e, desc, *platform)
 	}
 	config, err := e.config()
 	if err != nil {
@@ -63,11 +109,31 @@ func (m *Manager) resolve(ref string, platform *ocispec.Platform) (*entry, *dock
 	return e, config, nil
 }
 
-// find looks a reference up as Docker does: a name first, then an ID.
+// ofPlatform is the image kept of the target that suits the platform best; e
+// when there is none better.
+func (m *Manager) ofPlatform(e *entry, desc ocispec.Descriptor, want ocispec.Platform) *entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if rec := m.byIndex[desc.Digest]; rec != nil {
+		if better := m.byID[rec.choose(want)]; better != nil {
+			return better
+		}
+	}
+	return e
+}
+
 func (m *Manager) find(ref string) (*entry, error) {
+	e, _, err := m.findTarget(ref)
+	return e, err
+}
+
+// findTarget looks a reference up as Docker does, a name first, then an ID, and
+// tells what it stands for: of an ID that is the image's manifest.
+func (m *Manager) findTarget(ref string) (*entry, ocispec.Descriptor, error) {
+	var none ocispec.Descriptor
 	parsed, err := reference.ParseAnyReference(ref)
 	if err != nil {
-		return nil, badReference(err)
+		return nil, none, badReference(err)
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -75,20 +141,23 @@ func (m *Manager) find(ref string) (*entry, error) {
 	if !isName {
 		if digested, ok := parsed.(reference.Digested); ok {
 			if e := m.byID[digested.Digest()]; e != nil {
-				return e, nil
+				return e, e.Manifest, nil
 			}
 		}
-		return nil, errs.NotFound("No such image: %s", parsed.String())
+		return nil, none, errs.NotFound("No such image: %s", parsed.String())
 	}
 	named = reference.TagNameOnly(named)
 	if record, ok := m.byRef[refKey(named)]; ok {
-		return m.byID[record.ID], nil
+		return m.byID[record.ID], record.Target, nil
 	}
 	e, err := m.findPrefix(ref)
-	if e != nil || err != nil {
-		return e, err
+	if err != nil {
+		return nil, none, err
 	}
-	return nil, errs.NotFound("No such image: %s", reference.FamiliarString(named))
+	if e == nil {
+		return nil, none, errs.NotFound("No such image: %s", reference.FamiliarString(named))
+	}
+	return e, e.Manifest, nil
 }
 
 // findPrefix takes the reference for the beginning of an ID. The caller holds mu.

@@ -15,85 +15,62 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/gantry-containers/gantry/internal/registry"
+	"github.com/gantry-containers/gantry/internal/errs"
 )
 
-// saved is one image on its way into an archive.
+// saved is what one name stands for, on its way into an archive.
 type saved struct {
-	entry    *entry
-	platform ocispec.Platform
-	created  time.Time
-	manifest ocispec.Descriptor
-	written  []byte // the manifest, when it is not the stored one
-	tags     []reference.NamedTagged
+	main    *outgoing // the image that manifest.json, which knows only one, shows
+	created time.Time // of that
+	target  ocispec.Descriptor
+	index   []byte // the target, when it is an index
+	parts   []*outgoing
+	tags    []reference.NamedTagged
 }
 
 // Save writes the images to w as one tar archive that is both an OCI image
 // layout and what docker load understands. A name without a tag is all tags of
-// the repository; an image saved by its ID has no name in the archive. Nothing
-// is written when an image is not found.
+// the repository; an image saved by its ID has no name in the archive. Of an
+// index all that is here is saved, byte for byte when that is everything, or
+// the platforms asked for. Nothing is written when an image is not found.
 func (m *Manager) Save(ctx context.Context, refs []string, w io.Writer, platforms []ocispec.Platform) error {
 	in := m.begin()
 	defer in.end()
-	var platform *ocispec.Platform
-	if len(platforms) > 0 {
-		platform = &platforms[0]
-	}
-	var images []*saved
+	sv := &saver{m: m, in: in, platforms: platforms}
 	for _, ref := range refs {
-		if err := m.selectSaved(in, &images, ref, platform); err != nil {
+		if err := sv.find(ctx, ref); err != nil {
 			return err
 		}
 	}
 	aw := &archiveWriter{m: m, tw: tar.NewWriter(w), done: map[string]bool{}}
-	for _, img := range images {
+	for _, img := range sv.images {
 		if err := aw.image(ctx, img); err != nil {
-			return fmt.Errorf("cannot save image %s: %w", short(img.entry.id), err)
+			return fmt.Errorf("cannot save image %s: %w", short(img.main.image.id), err)
 		}
 	}
-	if err := aw.tables(images); err != nil {
+	if err := aw.tables(sv.images); err != nil {
 		return err
 	}
-	for _, img := range images {
-		m.publish(events.ActionSave, img.entry, img.entry.id.String(), img.entry.id.String())
+	for _, img := range sv.images {
+		e := img.main.image
+		m.publish(events.ActionSave, e, e.id.String(), e.id.String())
 	}
 	return aw.tw.Close()
 }
 
-// selectSaved adds what a reference names to the images, each of them once,
-// and pins it.
-func (m *Manager) selectSaved(in *ingest, images *[]*saved, ref string, platform *ocispec.Platform) error {
-	add := func(ref string, tag reference.NamedTagged) error {
-		e, config, err := m.resolve(ref, platform)
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(*images, func(s *saved) bool { return s.entry.id == e.id })
-		if i < 0 {
-			s := &saved{entry: e, platform: platformOf(config)}
-			if config.Created != nil {
-				s.created = *config.Created
-			}
-			for _, d := range []digest.Digest{e.id, e.Manifest.Digest} {
-				in.adopt(d)
-			}
-			for _, l := range e.Layers {
-				in.adopt(l.Blob.Digest)
-			}
-			if err := m.savedManifest(s); err != nil {
-				return err
-			}
-			i = len(*images)
-			*images = append(*images, s)
-		}
-		if s := (*images)[i]; tag != nil && !slices.ContainsFunc(s.tags, func(t reference.NamedTagged) bool { return t.String() == tag.String() }) {
-			s.tags = append(s.tags, tag)
-		}
-		return nil
-	}
-	e, err := m.find(ref)
+// saver finds what to save, each image once, and pins it.
+type saver struct {
+	m         *Manager
+	in        *ingest
+	platforms []ocispec.Platform
+	images    []*saved
+}
+
+// find adds what a reference names.
+func (sv *saver) find(ctx context.Context, ref string) error {
+	e, err := sv.m.find(ref)
 	if err == nil && isIDPrefix(e.id, ref) {
-		return add(ref, nil)
+		return sv.add(ctx, ref, nil)
 	}
 	named, parseErr := reference.ParseNormalizedNamed(ref)
 	if parseErr != nil {
@@ -101,17 +78,142 @@ func (m *Manager) selectSaved(in *ingest, images *[]*saved, ref string, platform
 	}
 	if !reference.IsNameOnly(named) {
 		tagged, _ := named.(reference.NamedTagged)
-		return add(ref, tagged)
+		return sv.add(ctx, ref, tagged)
 	}
-	tags := m.tagsOf(named.Name())
+	tags := sv.m.tagsOf(named.Name())
 	if len(tags) == 0 {
-		return add(ref, nil) // and hear that there is none
+		return sv.add(ctx, ref, nil) // and hear that there is none
 	}
 	for _, tag := range tags {
-		if err := add(tag.String(), tag); err != nil {
+		if err := sv.add(ctx, tag.String(), tag); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (sv *saver) add(ctx context.Context, ref string, tag reference.NamedTagged) error {
+	s, err := sv.prepare(ctx, ref)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(sv.images, func(had *saved) bool { return had.target.Digest == s.target.Digest })
+	if i < 0 {
+		i = len(sv.images)
+		sv.images = append(sv.images, s)
+	}
+	s = sv.images[i]
+	if tag != nil && !slices.ContainsFunc(s.tags, func(t reference.NamedTagged) bool { return t.String() == tag.String() }) {
+		s.tags = append(s.tags, tag)
+	}
+	return nil
+}
+
+// prepare works out what to write for a reference: one manifest, the index as
+// it came, or one written for what there is of it.
+func (sv *saver) prepare(ctx context.Context, ref string) (*saved, error) {
+	m := sv.m
+	target, kept, err := m.kept(ref)
+	if err != nil {
+		return nil, err
+	}
+	adopt := func(d digest.Digest) { sv.in.adopt(d) }
+	adopt(target.Digest)
+	for _, k := range kept {
+		k.eachBlob(adopt)
+	}
+	whole := false
+	if len(sv.platforms) > 0 {
+		kept, err = sv.chosen(ref, kept)
+	} else if isIndex(target.MediaType) {
+		whole, err = m.whole(ctx, target, kept)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &saved{target: bare(target)}
+	for _, k := range kept {
+		if k.ID == "" && isIndex(k.Descriptor.MediaType) && !whole {
+			continue // what it lists is listed instead
+		}
+		part, err := m.outgoing(k)
+		if err != nil {
+			return nil, err
+		}
+		s.parts = append(s.parts, part)
+		for _, d := range part.blobs {
+			adopt(d.Digest)
+		}
+	}
+	if s.main, err = sv.mainOf(ref, s.parts); err != nil {
+		return nil, err
+	}
+	config, err := s.main.image.config()
+	if err != nil {
+		return nil, err
+	}
+	s.created = createdOf(config)
+	if s.created.IsZero() {
+		s.created = time.Unix(0, 0)
+	}
+	return s, s.finish(m, whole)
+}
+
+// chosen are the images of the platforms asked for.
+func (sv *saver) chosen(ref string, kept []keptManifest) (list []keptManifest, err error) {
+	rec := &indexRecord{Kept: kept}
+	for _, want := range sv.platforms {
+		id := rec.choose(want)
+		if id == "" {
+			_, _, err := sv.m.resolve(ref, &want) // says what there is instead
+			if err == nil {
+				err = errs.NotFound("image %s is not here for %s", ref, FormatPlatform(want))
+			}
+			return nil, err
+		}
+		i := slices.IndexFunc(kept, func(k keptManifest) bool { return k.ID == id })
+		if !slices.ContainsFunc(list, func(k keptManifest) bool { return k.ID == id }) {
+			list = append(list, kept[i])
+		}
+	}
+	return list, nil
+}
+
+// mainOf is the image the reference means, or the first.
+func (sv *saver) mainOf(ref string, parts []*outgoing) (main *outgoing, err error) {
+	e, err := sv.m.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range parts {
+		if part.image != nil && (main == nil || part.image.id == e.id) {
+			main = part
+		}
+	}
+	if main == nil {
+		return nil, errs.NotFound("No such image: %s", ref)
+	}
+	return main, nil
+}
+
+// finish decides what the name stands for in the archive.
+func (s *saved) finish(m *Manager, whole bool) (err error) {
+	switch {
+	case whole:
+		s.index, err = m.opts.Content.ReadAll(s.target.Digest, maxConfig)
+		return err
+	case len(s.parts) == 1:
+		s.target = bare(s.main.desc)
+		return nil
+	}
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for _, part := range s.parts {
+		index.Manifests = append(index.Manifests, part.desc)
+	}
+	if s.index, err = json.Marshal(index); err != nil {
+		return err
+	}
+	s.target = ocispec.Descriptor{MediaType: index.MediaType, Digest: digest.FromBytes(s.index), Size: int64(len(s.index))}
 	return nil
 }
 
@@ -134,197 +236,4 @@ func (m *Manager) tagsOf(repository string) (tags []reference.NamedTagged) {
 		return 1
 	})
 	return tags
-}
-
-// savedManifest is the manifest the image came with, unless a layer's blob is
-// another one than it names: then one is written that names what there is.
-func (m *Manager) savedManifest(s *saved) error {
-	e := s.entry
-	s.manifest = ocispec.Descriptor{MediaType: e.Manifest.MediaType, Digest: e.Manifest.Digest, Size: e.Manifest.Size}
-	data, err := m.opts.Content.ReadAll(e.Manifest.Digest, registry.MaxManifest)
-	if err != nil {
-		return err
-	}
-	manifest, err := parseManifest(data)
-	if err != nil {
-		return err
-	}
-	same := slices.EqualFunc(manifest.Layers, e.Layers, func(d ocispec.Descriptor, l layerRecord) bool {
-		return d.Digest == l.Blob.Digest
-	})
-	if same {
-		return nil
-	}
-	rewritten := ocispec.Manifest{
-		Versioned:   specs.Versioned{SchemaVersion: 2},
-		MediaType:   ocispec.MediaTypeImageManifest,
-		Config:      ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: e.id, Size: manifest.Config.Size},
-		Annotations: manifest.Annotations,
-	}
-	for _, l := range e.Layers {
-		rewritten.Layers = append(rewritten.Layers, ocispec.Descriptor{
-			MediaType: ociLayerType(l.Blob.MediaType), Digest: l.Blob.Digest, Size: l.Blob.Size})
-	}
-	if s.written, err = json.Marshal(rewritten); err != nil {
-		return err
-	}
-	s.manifest = ocispec.Descriptor{MediaType: rewritten.MediaType,
-		Digest: digest.FromBytes(s.written), Size: int64(len(s.written))}
-	return nil
-}
-
-// ociLayerType is the OCI name of a layer's media type, which is the only one
-// an OCI manifest may use.
-func ociLayerType(mediaType string) string {
-	switch mediaType {
-	case mediaDockerLayer:
-		return ocispec.MediaTypeImageLayer
-	case mediaDockerLayerGzip, mediaDockerForeign:
-		return ocispec.MediaTypeImageLayerGzip
-	case mediaDockerLayerZstd:
-		return ocispec.MediaTypeImageLayerZstd
-	}
-	return mediaType
-}
-
-// archiveWriter writes each file of an archive once.
-type archiveWriter struct {
-	m    *Manager
-	tw   *tar.Writer
-	done map[string]bool
-}
-
-func blobName(d digest.Digest) string {
-	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()
-}
-
-func (aw *archiveWriter) image(ctx context.Context, img *saved) error {
-	if img.written != nil {
-		if err := aw.bytes(blobName(img.manifest.Digest), img.written, img.created); err != nil {
-			return err
-		}
-	} else if err := aw.blob(ctx, img.manifest.Digest, img.created); err != nil {
-		return err
-	}
-	if err := aw.blob(ctx, img.entry.id, img.created); err != nil {
-		return err
-	}
-	for _, l := range img.entry.Layers {
-		if err := aw.blob(ctx, l.Blob.Digest, img.created); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// directories writes the entries some readers of layouts expect.
-func (aw *archiveWriter) directories(algorithm string, created time.Time) error {
-	for _, dir := range []string{"blobs/", "blobs/" + algorithm + "/"} {
-		if aw.done[dir] {
-			continue
-		}
-		aw.done[dir] = true
-		err := aw.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: created})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (aw *archiveWriter) blob(ctx context.Context, d digest.Digest, created time.Time) error {
-	name := blobName(d)
-	if aw.done[name] {
-		return nil
-	}
-	aw.done[name] = true
-	if err := aw.directories(d.Algorithm().String(), created); err != nil {
-		return err
-	}
-	f, err := aw.m.opts.Content.Open(d)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	err = aw.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: 0o644, ModTime: created})
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(aw.tw, &reader{ctx, f})
-	return err
-}
-
-func (aw *archiveWriter) bytes(name string, data []byte, created time.Time) error {
-	if aw.done[name] {
-		return nil
-	}
-	aw.done[name] = true
-	err := aw.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(data)), Mode: 0o644, ModTime: created})
-	if err != nil {
-		return err
-	}
-	_, err = aw.tw.Write(data)
-	return err
-}
-
-// tables writes what says which blobs make up which image.
-func (aw *archiveWriter) tables(images []*saved) error {
-	index := ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{},
-	}
-	entries := []dockerEntry{}
-	for _, img := range images {
-		desc := img.manifest
-		desc.Platform = &img.platform
-		if len(img.tags) == 0 {
-			index.Manifests = append(index.Manifests, desc)
-		}
-		entry := dockerEntry{Config: blobName(img.entry.id), Layers: []string{}, LayerSources: map[digest.Digest]ocispec.Descriptor{}}
-		for _, tag := range img.tags {
-			entry.RepoTags = append(entry.RepoTags, reference.FamiliarString(tag))
-			desc.Annotations = map[string]string{annotationContainerd: tag.String(), ocispec.AnnotationRefName: tag.Tag()}
-			index.Manifests = append(index.Manifests, desc)
-		}
-		for _, l := range img.entry.Layers {
-			entry.Layers = append(entry.Layers, blobName(l.Blob.Digest))
-			entry.LayerSources[l.DiffID] = ocispec.Descriptor{MediaType: l.Blob.MediaType, Digest: l.Blob.Digest, Size: l.Blob.Size}
-		}
-		entries = append(entries, entry)
-	}
-	for _, t := range []struct {
-		name string
-		v    any
-	}{
-		{ocispec.ImageIndexFile, index},
-		{"manifest.json", entries},
-		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
-	} {
-		data, err := json.Marshal(t.v)
-		if err != nil {
-			return err
-		}
-		if err := aw.bytes(t.name, data, time.Unix(0, 0)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reader ends with its context.
-type reader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.Read(p)
 }

@@ -68,29 +68,32 @@ func (p *progress) end(r *request, err error) error {
 // createImage pulls an image, or imports one from an archive of its files.
 func (s *Server) createImage(w *response, r *request) error {
 	var platform *ocispec.Platform
-	if text := r.Form.Get("platform"); text != "" && !r.before(1_32) {
+	text := r.Form.Get("platform")
+	all := text == "all" && r.Form.Get("fromImage") != "" // ours: Docker's has no word for it
+	if text != "" && !all && !r.before(1_32) {
 		var err error
 		if platform, err = parsePlatform(text); err != nil {
 			return err
 		}
 	}
 	if r.Form.Get("fromImage") != "" {
-		return s.pullImage(w, r, platform)
+		return s.pullImage(w, r, platform, all)
 	}
 	return s.importImage(w, r, platform)
 }
 
-func (s *Server) pullImage(w *response, r *request, platform *ocispec.Platform) error {
+func (s *Server) pullImage(w *response, r *request, platform *ocispec.Platform, all bool) error {
 	ref, err := pullReference(r.Form.Get("fromImage"), r.Form.Get("tag"))
 	if err != nil {
 		return err
 	}
 	out := newProgress(w)
 	return out.end(r, s.images.Pull(r.Context(), ref.String(), image.PullOptions{
-		Platform: platform,
-		Auth:     registryAuth(r),
-		AllTags:  reference.IsNameOnly(ref),
-		Progress: out.send,
+		Platform:     platform,
+		AllPlatforms: all,
+		Auth:         registryAuth(r),
+		AllTags:      reference.IsNameOnly(ref),
+		Progress:     out.send,
 	}))
 }
 
