@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
+	"github.com/gantry-containers/gantry/internal/du"
 	"github.com/gantry-containers/gantry/internal/ocispec"
 )
 
@@ -81,6 +82,17 @@ func (m *Manager) sizes(ctx context.Context, rec *Record) (rw, total int64, err 
 		}
 	}
 	return rw, total, nil
+}
+
+// Disk returns what a container takes on disk, in bytes of blocks: its writable
+// layer, its log and the files the engine keeps for it.
+func (m *Manager) Disk(ctx context.Context, id string) (int64, error) {
+	tree, err := m.opts.Snapshots.SnapshotDisk(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	files, err := du.Tree(ctx, m.dir(id))
+	return tree + files, err
 }
 
 func (c *Container) apiState(rec *Record) *api.State {

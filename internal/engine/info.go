@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
-	itypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	vtypes "github.com/moby/moby/api/types/volume"
@@ -268,11 +268,11 @@ func (e *Engine) VersionInfo(ctx context.Context) (*system.VersionResponse, erro
 	}, nil
 }
 
-// Usage is what takes disk space; lists that were not asked for are nil.
+// Usage is what takes disk space, as du(1) counts it; what was not asked for is
+// nil.
 type Usage struct {
-	LayersSize int64 // bytes of all unpacked layers, each counted once
-	Images     []itypes.Summary
-	Containers []api.Summary
+	Images     *image.Usage
+	Containers []api.Summary // SizeRw is all a container has on disk, its log included
 	Volumes    []vtypes.Volume
 }
 
@@ -280,13 +280,12 @@ type Usage struct {
 func (e *Engine) DiskUsage(ctx context.Context, containers, images, volumes bool) (u *Usage, err error) {
 	u = &Usage{}
 	if images {
-		u.LayersSize = e.Images.LayersSize()
-		if u.Images, err = e.Images.List(ctx, image.ListOptions{SharedSize: true}); err != nil {
+		if u.Images, err = e.Images.Usage(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if containers {
-		if u.Containers, err = e.Containers.List(ctx, container.ListOptions{All: true, Size: true}); err != nil {
+		if u.Containers, err = e.containerUsage(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -296,6 +295,20 @@ func (e *Engine) DiskUsage(ctx context.Context, containers, images, volumes bool
 		}
 	}
 	return u, nil
+}
+
+func (e *Engine) containerUsage(ctx context.Context) ([]api.Summary, error) {
+	list, err := e.Containers.List(ctx, container.ListOptions{All: true})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].SizeRw, err = e.Containers.Disk(ctx, list[i].ID)
+		if err != nil && !errdefs.IsNotFound(err) { // removed since
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 func orEmpty(s []string) []string {

@@ -251,23 +251,6 @@ func shareSizes(list []image.Summary, entries []*entry) {
 	}
 }
 
-// LayersSize is the space all layers of images take together, each counted
-// once, in bytes: LayersSize of Docker's system df.
-func (m *Manager) LayersSize() (total int64) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	seen := map[digest.Digest]bool{}
-	for _, e := range m.byID {
-		for _, l := range e.Layers {
-			if !seen[l.DiffID] {
-				seen[l.DiffID] = true
-				total += l.Size
-			}
-		}
-	}
-	return total
-}
-
 // Count returns how many images there are.
 func (m *Manager) Count() int {
 	m.mu.RLock()

@@ -72,8 +72,8 @@ func TestRemoveShared(t *testing.T) {
 	b := makeImage(t, host, base, map[string]string{"b": "22"})
 	r.load(layoutOf(t, indexOf(named(a.descriptor(), "a:1"), named(b.descriptor(), "b:1")), a.blobs(), b.blobs()))
 	list, err := r.List(t.Context(), ListOptions{SharedSize: true})
-	if err != nil || len(list) != 2 || list[0].SharedSize != 5 || list[0].Size+list[1].Size != 13 || r.LayersSize() != 8 {
-		t.Errorf("list %+v, %v, %d", list, err, r.LayersSize())
+	if err != nil || len(list) != 2 || list[0].SharedSize != 5 || list[0].Size+list[1].Size != 13 {
+		t.Errorf("list %+v, %v", list, err)
 	}
 	done, err := r.Remove(t.Context(), "a:1", RemoveOptions{})
 	if err != nil || len(done) != 3 {

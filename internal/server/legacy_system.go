@@ -3,12 +3,8 @@ package server
 import (
 	"strings"
 
-	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
-	vtypes "github.com/moby/moby/api/types/volume"
-
-	"github.com/gantry-containers/gantry/internal/engine"
 )
 
 type legacyVersion struct {
@@ -92,28 +88,4 @@ func securityNames(options []string) []string {
 		}
 	}
 	return names
-}
-
-type legacyDiskUsage struct {
-	LayersSize  int64
-	Images      []legacyImageSummary
-	Containers  []legacySummary
-	Volumes     []vtypes.Volume
-	BuildCache  []build.CacheRecord
-	BuilderSize int64 `json:",omitempty"`
-}
-
-// legacyUsage shows null for what was not asked for.
-func legacyUsage(r *request, u *engine.Usage, cache bool) *legacyDiskUsage {
-	answer := &legacyDiskUsage{LayersSize: u.LayersSize, Volumes: u.Volumes}
-	if u.Images != nil {
-		answer.Images = legacyImages(r, u.Images)
-	}
-	if u.Containers != nil {
-		answer.Containers = legacySummaries(r, u.Containers)
-	}
-	if cache {
-		answer.BuildCache = []build.CacheRecord{}
-	}
-	return answer
 }

@@ -59,32 +59,6 @@ func (s *Server) getInfo(w *response, r *request) error {
 	return writeJSON(w, http.StatusOK, legacyInfo(r, info))
 }
 
-func (s *Server) getDiskUsage(w *response, r *request) error {
-	containers, images, volumes, cache := true, true, true, true
-	if kinds, ok := r.Form["type"]; ok && !r.before(1_42) {
-		containers, images, volumes, cache = false, false, false, false
-		for _, kind := range kinds {
-			switch kind {
-			case "container":
-				containers = true
-			case "image":
-				images = true
-			case "volume":
-				volumes = true
-			case "build-cache":
-				cache = true
-			default:
-				return errs.InvalidArgument("unknown object type: %s", kind)
-			}
-		}
-	}
-	u, err := s.system.DiskUsage(r.Context(), containers, images, volumes)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, legacyUsage(r, u, cache))
-}
-
 // getEvents sends what happened and what happens, each event a line, until the
 // client goes or the time it named has come.
 func (s *Server) getEvents(w *response, r *request) error {

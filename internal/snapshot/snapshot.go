@@ -114,6 +114,11 @@ type Snapshotter interface {
 	// takes. Fails with ErrNotFound.
 	Usage(ctx context.Context, id string) (size, inodes int64, err error)
 
+	// Disk tells what the layers take on disk; SnapshotDisk what one snapshot
+	// does, in bytes of blocks, or fails with ErrNotFound.
+	Disk(ctx context.Context) (Disk, error)
+	SnapshotDisk(ctx context.Context, id string) (int64, error)
+
 	// Diff writes the changes as an uncompressed layer archive. keep, if not
 	// nil, chooses which of them; it may take the list apart. Only what
 	// changed is read. Fails with ErrNotFound, also when the snapshot is

@@ -47,6 +47,7 @@ type store struct {
 	layers map[digest.Digest]layerMeta
 	links  map[string]digest.Digest
 	busy   map[digest.Digest]chan struct{} // closed when the one at work is done
+	disk   map[digest.Digest]int64         // what layers take on disk, once that was asked for
 }
 
 func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
@@ -55,6 +56,7 @@ func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
 		layers: map[digest.Digest]layerMeta{},
 		links:  map[string]digest.Digest{},
 		busy:   map[digest.Digest]chan struct{}{},
+		disk:   map[digest.Digest]int64{},
 
 		removing: make(chan struct{}, 2),
 	}
@@ -322,6 +324,7 @@ func (s *store) removeLayer(ctx context.Context, diffID digest.Digest, unpublish
 	}
 	s.mu.Lock()
 	delete(s.layers, diffID)
+	delete(s.disk, diffID)
 	delete(s.links, meta.Link)
 	s.mu.Unlock()
 	return s.discard(s.path("layers", diffID.Encoded()))

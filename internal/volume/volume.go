@@ -24,6 +24,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	api "github.com/moby/moby/api/types/volume"
 
+	"github.com/gantry-containers/gantry/internal/du"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/filter"
 	"github.com/gantry-containers/gantry/internal/state"
@@ -271,7 +272,10 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 			f.Has("label!") && f.MatchKV("label!", rec.Labels) {
 			continue
 		}
-		size := diskUsage(m.path(name))
+		size, err := du.Tree(ctx, filepath.Dir(m.path(name)))
+		if err != nil {
+			return report, err
+		}
 		if err := m.remove(name); err != nil {
 			return report, err
 		}
@@ -282,21 +286,8 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 	return report, nil
 }
 
-// diskUsage adds up what a tree takes, in bytes; files with several names count
-// once for each.
-func diskUsage(dir string) (size int64) {
-	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil {
-			if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-				size += info.Size()
-			}
-		}
-		return nil
-	})
-	return size
-}
-
-// Usage returns the size in bytes and the number of users of every volume.
+// Usage returns what every volume takes on disk, in bytes of blocks, and the
+// number of its users.
 func (m *Manager) Usage(ctx context.Context) ([]api.Volume, error) {
 	all, err := m.List(ctx, nil)
 	if err != nil {
@@ -310,7 +301,11 @@ func (m *Manager) Usage(ctx context.Context) ([]api.Volume, error) {
 		m.mu.Lock()
 		users := len(m.users[list[i].Name])
 		m.mu.Unlock()
-		list[i].UsageData = &api.UsageData{RefCount: int64(users), Size: diskUsage(m.path(list[i].Name))}
+		size, err := du.Tree(ctx, filepath.Dir(m.path(list[i].Name)))
+		if err != nil {
+			return nil, err
+		}
+		list[i].UsageData = &api.UsageData{RefCount: int64(users), Size: size}
 	}
 	return list, nil
 }

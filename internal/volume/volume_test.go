@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	api "github.com/moby/moby/api/types/volume"
 
+	"github.com/gantry-containers/gantry/internal/du"
 	"github.com/gantry-containers/gantry/internal/filter"
 	"github.com/gantry-containers/gantry/internal/state"
 )
@@ -125,9 +126,11 @@ func TestPruneLeavesNamedVolumesUnlessAsked(t *testing.T) {
 	v, err := f.Create(ctx, &api.CreateRequest{})
 	f.ok(err)
 	f.ok(os.WriteFile(filepath.Join(v.Mountpoint, "x"), make([]byte, 1000), 0o600))
+	takes, err := du.Tree(ctx, filepath.Dir(v.Mountpoint))
+	f.ok(err)
 	report, err := f.Prune(ctx, nil)
 	f.ok(err)
-	if len(report.VolumesDeleted) != 1 || report.SpaceReclaimed != 1000 || f.names(nil) != "named" {
+	if len(report.VolumesDeleted) != 1 || takes < 1000 || report.SpaceReclaimed != uint64(takes) || f.names(nil) != "named" {
 		t.Errorf("%+v, left %q", report, f.names(nil))
 	}
 }
