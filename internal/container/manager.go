@@ -117,6 +117,7 @@ type Defaults struct {
 	Ulimits        []*api.Ulimit
 	Runtime        string
 	Runtimes       map[string]Runtime
+	CDISpecDirs    []string
 	SeccompProfile string // a path, "unconfined", or "" for the built-in one
 	// AppArmorProfile confines containers that ask for no other; "" for none.
 	AppArmorProfile string

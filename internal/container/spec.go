@@ -57,6 +57,7 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox, h *he
 		SeccompProfile:  m.opts.Defaults.SeccompProfile,
 		AppArmorProfile: m.opts.Defaults.AppArmorProfile,
 		DefaultUlimits:  m.opts.Defaults.Ulimits,
+		CDISpecDirs:     m.opts.Defaults.CDISpecDirs,
 	}
 	if in.Config, err = m.withLinks(rec); err != nil {
 		return nil, err

@@ -69,6 +69,7 @@ func containerFlags(f *pflag.FlagSet, c *Config) {
 	f.Var(ulimitsValue{&c.DefaultUlimits}, "default-ulimit", "`NAME=SOFT[:HARD]` for containers that do not say")
 	f.StringVar(&c.DefaultRuntime, "default-runtime", "", "Runtime `name` of containers that name none (default: built in)")
 	f.Var(runtimesValue{&c.Runtimes}, "add-runtime", "`NAME=PATH` of another OCI runtime")
+	f.StringArrayVar(&c.CDISpecDirs, "cdi-spec-dir", nil, "`Directory` of CDI device files (default: /etc/cdi and /var/run/cdi)")
 	f.StringVar(&c.CgroupParent, "cgroup-parent", "", "Put containers below this `cgroup`")
 	f.StringVar(&c.SeccompProfile, "seccomp-profile", "", "Seccomp profile `file`, or unconfined (default: built in)")
 	f.BoolVar(&c.Init, "init", false, "Run an init in containers that do not say")
@@ -96,7 +97,9 @@ func flagOf(key string) string {
 		return "default-ulimit"
 	case "runtimes":
 		return "add-runtime"
-	case "host", "label", "insecure-registry", "dns-opt", "log-opt", "default-ulimit", "add-runtime",
+	case "cdi-spec-dirs":
+		return "cdi-spec-dir"
+	case "host", "label", "insecure-registry", "dns-opt", "log-opt", "default-ulimit", "add-runtime", "cdi-spec-dir",
 		"config-file", "validate", "version":
 		return ""
 	}

@@ -39,6 +39,7 @@ type Config struct {
 
 	DefaultRuntime string             // "" is the built-in one
 	Runtimes       map[string]Runtime // external OCI runtimes by the name --runtime takes
+	CDISpecDirs    []string           // of the Container Device Interface; /etc/cdi and /var/run/cdi
 	CgroupParent   string             // "" is /<instance>
 	SeccompProfile string             // file, "unconfined", or "" for the built-in default
 	Init           bool               // run an init in containers that do not say
@@ -81,6 +82,9 @@ func (c *Config) Defaults() {
 	setDefault(&c.MTU, 1500)
 	setDefault(&c.SpareNetworks, 2)
 	setDefault(&c.NetworkPrefix, c.Instance())
+	if len(c.CDISpecDirs) == 0 {
+		c.CDISpecDirs = []string{"/etc/cdi", "/var/run/cdi"}
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -158,7 +158,7 @@ func (e *Engine) openContainers(ctx context.Context) (err error) {
 		Defaults: container.Defaults{
 			LogDriver: c.LogDriver, LogOpts: c.LogOpts, CgroupParent: c.CgroupParent, CgroupnsMode: c.CgroupnsMode,
 			IPCMode: c.IpcMode, ShmSize: c.ShmSize, Init: c.Init, InitPath: initPath, Ulimits: ulimits,
-			Runtime: defaultRuntime(c), Runtimes: runtimes, SeccompProfile: c.SeccompProfile, AppArmorProfile: profile,
+			Runtime: defaultRuntime(c), Runtimes: runtimes, CDISpecDirs: c.CDISpecDirs, SeccompProfile: c.SeccompProfile, AppArmorProfile: profile,
 			DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
 			HostGateway: func() []netip.Addr {
 				if gateway := e.Networks.Gateway(); gateway.IsValid() {

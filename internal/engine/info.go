@@ -99,7 +99,7 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 		DefaultRuntime:     defaultRuntime(&c),
 		InitBinary:         "gantry-init",
 		SecurityOptions:    securityOptions(),
-		CDISpecDirs:        []string{"/etc/cdi", "/var/run/cdi"},
+		CDISpecDirs:        c.CDISpecDirs,
 		FirewallBackend:    &system.FirewallInfo{Driver: "nftables"},
 	}
 	info.Swarm.LocalNodeState = "inactive"

@@ -1,7 +1,6 @@
 package ocispec
 
 import (
-	"fmt"
 	"strings"
 
 	api "github.com/moby/moby/api/types/container"
@@ -9,22 +8,38 @@ import (
 	cdilib "tags.cncf.io/container-device-interface/pkg/cdi"
 )
 
-// cdi adds devices by their qualified names, as the Container Device Interface
-// describes them in the files of /etc/cdi and /var/run/cdi.
-func cdi(s *specs.Spec, in *Input) error {
-	var names []string
-	for _, r := range in.HostConfig.DeviceRequests {
-		if r.Driver != "cdi" {
-			return invalid("could not select device driver %q with capabilities: %v", r.Driver, capabilitySets(&r))
-		}
-		names = append(names, r.DeviceIDs...)
-	}
-	if len(names) == 0 {
+// deviceRequests adds the devices that are asked for by what they are, not by
+// their nodes: CDI devices by their qualified names, and GPUs.
+func deviceRequests(s *specs.Spec, in *Input) error {
+	if len(in.HostConfig.DeviceRequests) == 0 {
 		return nil
 	}
-	cache, err := cdilib.NewCache(cdilib.WithAutoRefresh(false))
+	// The files are read when they are needed: drivers write them at any time.
+	cache, err := cdilib.NewCache(cdilib.WithAutoRefresh(false), cdilib.WithSpecDirs(in.CDISpecDirs...))
 	if err != nil {
 		return describe("cannot read the CDI devices", err)
+	}
+	var names []string
+	for i := range in.HostConfig.DeviceRequests {
+		r := &in.HostConfig.DeviceRequests[i]
+		if r.Driver == "cdi" {
+			names = append(names, r.DeviceIDs...)
+			continue
+		}
+		devices, err := gpus(r, cache)
+		if err != nil {
+			return err
+		}
+		names = append(names, devices...)
+	}
+	return inject(s, cache, names)
+}
+
+// inject adds devices by their qualified names, as the files of the Container
+// Device Interface describe them.
+func inject(s *specs.Spec, cache *cdilib.Cache, names []string) error {
+	if len(names) == 0 {
+		return nil
 	}
 	unresolved, err := cache.InjectDevices(s, names...)
 	if len(unresolved) > 0 {
@@ -36,4 +51,7 @@ func cdi(s *specs.Spec, in *Input) error {
 	return nil
 }
 
-func capabilitySets(r *api.DeviceRequest) string { return fmt.Sprint(r.Capabilities) }
+// noDriver is the answer to a request that nothing on this machine can serve.
+func noDriver(r *api.DeviceRequest) error {
+	return invalid("could not select device driver %q with capabilities: %v", r.Driver, r.Capabilities)
+}

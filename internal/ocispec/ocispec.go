@@ -59,6 +59,7 @@ type Input struct {
 	SeccompProfile                          string // the engine's: a file, "unconfined" or "" for the built-in one
 	AppArmorProfile                         string // for who asks for none and is not privileged; "" for none
 	DefaultUlimits                          []*api.Ulimit
+	CDISpecDirs                             []string // where devices are described that are asked for by name
 }
 
 // initInContainer is where the init is bound to, the place Docker uses.
@@ -79,7 +80,7 @@ func Build(in *Input) (*specs.Spec, error) {
 		s.Hostname, s.Domainname = "", ""
 	}
 	for _, step := range []func(*specs.Spec, *Input) error{
-		process, namespaces, sysctls, mounts, paths, devices, resources, privileges, initProcess, cdi,
+		process, namespaces, sysctls, mounts, paths, devices, resources, privileges, initProcess, deviceRequests,
 	} {
 		if err := step(s, in); err != nil {
 			return nil, err

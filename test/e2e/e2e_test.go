@@ -30,7 +30,10 @@ func run(m *testing.M) int {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "gantry-e2e")
 	if err == nil {
-		shared, err = enginetest.New(dir)
+		shared, err = enginetest.New(dir, "--cdi-spec-dir", dir)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "gpu.json"), []byte(fakeGPU), 0o644)
 	}
 	if err == nil {
 		err = shared.Start(ctx)
@@ -52,6 +55,14 @@ func run(m *testing.M) int {
 	}
 	return code
 }
+
+// fakeGPU describes a GPU as NVIDIA's toolkit does, with a device every machine
+// has.
+const fakeGPU = `{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu",
+	"containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"]},
+	"devices": [
+		{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0", "hostPath": "/dev/null"}]}},
+		{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0", "hostPath": "/dev/null"}]}}]}`
 
 // Every script runs with each client as the command "docker".
 func TestScripts(t *testing.T) {
