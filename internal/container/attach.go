@@ -55,7 +55,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 	if !o.Stream {
 		return conn.Close()
 	}
-	return m.handOver(ctx, conn, &shim.AttachRequest{
+	request := &shim.AttachRequest{
 		ID:         rec.ID,
 		Stdin:      o.Stdin && rec.Config.OpenStdin,
 		Stdout:     o.Stdout,
@@ -63,50 +63,18 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 		Multiplex:  !rec.Config.Tty,
 		DetachKeys: keys,
 		Unread:     unread,
-	})
-}
-
-// attachExec connects a client to an exec that is not started yet. The function
-// it returns is told how the start went, and tells the client of a failure.
-func (m *Manager) attachExec(ctx context.Context, e *execution, hijack Hijack) (func(error), error) {
-	keys, err := parseDetachKeys(e.request.DetachKeys)
+	}
+	if rec.running() {
+		// It may end before the shim has the socket. The client must not wait for
+		// the next run then.
+		request.Run = rec.State.StartedAt
+	}
+	err = handOver(conn, func(file *os.File) error { return m.opts.Shim.Attach(ctx, request, file) })
 	if err != nil {
-		return nil, err
+		conn.Close()
+		return &streamedError{err}
 	}
-	conn, unread, err := hijack(e.request.Tty)
-	if err != nil {
-		return nil, err
-	}
-	// A second descriptor of the connection, for what the shim will not say.
-	last := conn
-	if filer, ok := conn.(interface{ File() (*os.File, error) }); ok {
-		file, err := filer.File()
-		if err != nil {
-			return nil, &streamedError{err}
-		}
-		defer file.Close()
-		if last, err = net.FileConn(file); err != nil {
-			return nil, &streamedError{err}
-		}
-	}
-	err = m.handOver(ctx, conn, &shim.AttachRequest{
-		ID:         e.container.copy().ID,
-		ExecID:     e.id,
-		Stdin:      e.request.AttachStdin,
-		Stdout:     e.request.AttachStdout,
-		Stderr:     e.request.AttachStderr,
-		Multiplex:  !e.request.Tty,
-		DetachKeys: keys,
-		Unread:     unread,
-	})
-	return func(failure error) {
-		if failure != nil {
-			writeFrame(last, e.request.Tty, 2, []byte(failure.Error()+"\r\n"))
-		}
-		if last != conn {
-			last.Close()
-		}
-	}, err
+	return nil
 }
 
 // writeFrame writes bytes as the raw stream of a terminal or as a frame of
@@ -121,30 +89,31 @@ func writeFrame(w io.Writer, tty bool, stream byte, b []byte) error {
 	return err
 }
 
-// handOver gives the client's socket to the shim. A connection that is not a
-// plain socket, such as TLS or a WebSocket, is relayed over a socket pair.
-func (m *Manager) handOver(ctx context.Context, conn net.Conn, r *shim.AttachRequest) error {
+// handOver gives the client's socket to the shim, which give does. A connection
+// that is not a plain socket, such as TLS or a WebSocket, is relayed over a socket
+// pair. After an error of give conn is still the caller's.
+func handOver(conn net.Conn, give func(*os.File) error) error {
 	if filer, ok := conn.(interface{ File() (*os.File, error) }); ok {
 		file, err := filer.File()
 		if err != nil {
-			return &streamedError{err}
+			return err
 		}
 		defer file.Close()
-		defer conn.Close()
-		if err := m.opts.Shim.Attach(ctx, r, file); err != nil {
-			return &streamedError{err}
+		if err := give(file); err != nil {
+			return err
 		}
+		conn.Close()
 		return nil
 	}
 	ours, theirs, err := socketPair()
 	if err != nil {
-		return &streamedError{err}
+		return err
 	}
-	err = m.opts.Shim.Attach(ctx, r, theirs)
+	err = give(theirs)
 	theirs.Close()
 	if err != nil {
 		ours.Close()
-		return &streamedError{err}
+		return err
 	}
 	go relay(conn, ours)
 	return nil

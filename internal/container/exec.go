@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -146,23 +147,13 @@ func (m *Manager) execStart(ctx context.Context, e *execution, o ExecStartOption
 		Detach:    o.Detach,
 	}
 	m.publish(e.container, events.ActionExecStart+events.Action(": "+e.request.Cmd[0]+" "+strings.Join(e.request.Cmd[1:], " ")), "execID", e.id)
-	var report func(error)
-	if !o.Detach {
-		// The streams are there before the process is, so no byte is missed.
-		tell, err := m.attachExec(ctx, e, hijack)
-		if err != nil {
-			return err
-		}
-		report = tell
-	}
-	pid, err := m.opts.Shim.Exec(ctx, request)
-	if report != nil {
-		report(err)
+	pid := 0
+	if o.Detach {
+		pid, err = m.opts.Shim.Exec(ctx, request, nil)
+	} else {
+		pid, err = m.execAttached(ctx, e, request, hijack)
 	}
 	if err != nil {
-		if report != nil {
-			return &streamedError{err}
-		}
 		return err
 	}
 	e.mu.Lock()
@@ -171,6 +162,38 @@ func (m *Manager) execStart(ctx context.Context, e *execution, o ExecStartOption
 	}
 	e.mu.Unlock()
 	return nil
+}
+
+// execAttached has the shim start an exec together with its client, so that no
+// byte is missed and neither ever waits for the other. The client is told of a
+// failure on its stream.
+func (m *Manager) execAttached(ctx context.Context, e *execution, request *shim.ExecRequest, hijack Hijack) (pid int, err error) {
+	keys, err := parseDetachKeys(e.request.DetachKeys)
+	if err != nil {
+		return 0, err
+	}
+	conn, unread, err := hijack(e.request.Tty)
+	if err != nil {
+		return 0, err
+	}
+	request.Attach = &shim.AttachRequest{
+		Stdin:      e.request.AttachStdin,
+		Stdout:     e.request.AttachStdout,
+		Stderr:     e.request.AttachStderr,
+		Multiplex:  !e.request.Tty,
+		DetachKeys: keys,
+		Unread:     unread,
+	}
+	err = handOver(conn, func(file *os.File) (err error) {
+		pid, err = m.opts.Shim.Exec(ctx, request, file)
+		return err
+	})
+	if err != nil {
+		writeFrame(conn, e.request.Tty, 2, []byte(err.Error()+"\r\n"))
+		conn.Close()
+		return 0, &streamedError{err}
+	}
+	return pid, nil
 }
 
 // streamedError came up when the connection was no longer the HTTP server's.

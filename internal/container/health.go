@@ -188,14 +188,13 @@ func (m *Manager) runProbe(ctx context.Context, c *Container, argv []string, tim
 		return 0, "", err
 	}
 	defer ours.Close()
-	err = m.opts.Shim.Attach(ctx, &shim.AttachRequest{ID: rec.ID, ExecID: id, Stdout: true, Stderr: true}, theirs)
-	theirs.Close()
-	if err != nil {
-		return 0, "", err
-	}
 	ended := m.expectProbe(id)
 	defer m.dropProbe(id)
-	if _, err := m.opts.Shim.Exec(ctx, &shim.ExecRequest{ID: rec.ID, ExecID: id, Process: encoded}); err != nil {
+	_, err = m.opts.Shim.Exec(ctx, &shim.ExecRequest{
+		ID: rec.ID, ExecID: id, Process: encoded, Attach: &shim.AttachRequest{Stdout: true, Stderr: true},
+	}, theirs)
+	theirs.Close()
+	if err != nil {
 		return 0, "", err
 	}
 	var output bytes.Buffer

@@ -42,6 +42,9 @@ func Detached(mounts []Mount) (*os.File, error) {
 		if perr == nil && longLower(m) {
 			oneByOneRefused.Store(true)
 		}
+		if perr != nil && !errors.Is(err, errUnsupported) && err != error(unix.EINVAL) {
+			return nil, fmt.Errorf("%w (%w)", perr, err) // overlayfs said what it disliked
+		}
 		return root, perr
 	}
 	if err != nil {

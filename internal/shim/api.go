@@ -46,6 +46,10 @@ type ExecRequest struct {
 	Terminal  bool `json:",omitempty"`
 	OpenStdin bool `json:",omitempty"`
 	Detach    bool `json:",omitempty"` // nobody will ever read its output
+	// Attach describes the client that sees all of the process, whose socket
+	// travels with the request: they come to be together or not at all, whoever
+	// dies meanwhile. Its ID and ExecID are those of the request.
+	Attach *AttachRequest `json:",omitempty"`
 }
 
 // AttachRequest describes what a client wants of a process.
@@ -56,6 +60,9 @@ type AttachRequest struct {
 	DetachKeys            []byte `json:",omitempty"` // none: ctrl-p ctrl-q; only looked for on a terminal
 	Unread                []byte `json:",omitempty"` // input that was read from the client already
 	AttachID              string `json:",omitempty"` // comes back in events; chosen by the caller
+	// Run is when the run began that the client means: if that one has ended, so
+	// has the stream. Without it the client waits for the next run.
+	Run time.Time `json:",omitzero"`
 }
 
 // Status is what the shim knows of a process. ExecID is empty for a container's

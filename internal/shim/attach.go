@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attach registers a client of a process that runs or will.
-func (h *Holder) attach(r *AttachRequest, conn *os.File) error {
+// attach registers a client of a process that runs or will. by is the process of
+// the daemon that asks for it.
+func (h *Holder) attach(r *AttachRequest, conn *os.File, by int) error {
 	k := key{r.ID, r.ExecID}
 	if err := checkID(k.id); err != nil {
 		return err
@@ -19,25 +20,36 @@ func (h *Holder) attach(r *AttachRequest, conn *os.File) error {
 	if err != nil {
 		return err
 	}
+	c.by = by
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	t := h.tasks[k]
-	if t == nil || !t.attachable() {
+	switch {
+	case t != nil && t.take(c):
+		go t.serve(c)
+	case !r.Run.IsZero():
+		c.finish() // it came too late
+	default:
 		c.watched = make(chan struct{})
 		h.pending[k] = append(h.pending[k], c)
-		h.mu.Unlock()
 		go h.awaitPending(k, c)
-		return nil
 	}
-	h.mu.Unlock()
-	t.attach(c)
 	return nil
 }
 
-// attachable reports whether a client that comes now belongs to this process:
-// not to one that is being started, which collects its clients itself, and not
-// to one that has ended, whose successor it may be waiting for.
-func (t *task) attachable() bool {
-	return t.status().Running
+// take makes c a client of this process, if it belongs to it: not of one that is
+// being started, which collects its clients itself, and not of one that has
+// ended, whose successor it may be waiting for.
+func (t *task) take(c *client) bool {
+	// The end of the process lets its clients go after it has set Running under
+	// the same lock: who is taken here is not forgotten there.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.rec.Running || !c.r.Run.IsZero() && !c.r.Run.Equal(t.rec.StartedAt) {
+		return false
+	}
+	t.clients = append(t.clients, c)
+	return true
 }
 
 // awaitPending drops a client that goes away before its process came.
@@ -95,8 +107,9 @@ func (c *client) endPending() {
 	c.watched = nil
 }
 
-// attach gives a client the output from now on, and the process its input.
-func (t *task) attach(c *client) {
+// connect gives a client the output from the first byte on, and the process its
+// input.
+func (t *task) connect(c *client) {
 	t.mu.Lock()
 	t.clients = append(t.clients, c)
 	t.mu.Unlock()

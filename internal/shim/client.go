@@ -240,15 +240,18 @@ func (c *Client) find(ctx context.Context, id, execID string) (s Status, found b
 	return list[i], true, nil
 }
 
-// Exec starts a further process in a running container.
-func (c *Client) Exec(ctx context.Context, r *ExecRequest) (pid int, err error) {
-	err = c.call(ctx, "exec", r, &pid, r.Process, false)
+// Exec starts a further process in a running container. conn is the socket of
+// the client that r.Attach describes, nil without one; as with Attach the caller
+// may close its own copy, and after a failure the shim's is closed without a
+// shutdown.
+func (c *Client) Exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid int, err error) {
+	err = c.call(ctx, "exec", r, &pid, r.Process, false, conn)
 	if errors.Is(err, errAnswerLost) {
 		s, found, lerr := c.find(ctx, r.ID, r.ExecID)
 		if lerr != nil || found {
 			return s.Pid, lerr
 		}
-		err = c.call(ctx, "exec", r, &pid, r.Process, false)
+		err = c.call(ctx, "exec", r, &pid, r.Process, false, conn)
 	}
 	return pid, err
 }

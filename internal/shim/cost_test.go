@@ -75,7 +75,7 @@ func BenchmarkExec(b *testing.B) {
 	process := mustJSON(s.spec("true").Process)
 	for i := 0; b.Loop(); i++ {
 		exec := fmt.Sprintf("e%d", i)
-		if _, err := s.Exec(b.Context(), &ExecRequest{ID: r.ID, ExecID: exec, Process: process}); err != nil {
+		if _, err := s.Exec(b.Context(), &ExecRequest{ID: r.ID, ExecID: exec, Process: process}, nil); err != nil {
 			b.Fatal(err)
 		}
 		s.await(EventExit, r.ID, exec)

@@ -9,6 +9,7 @@ import (
 // subscriber is a connection that is told of events.
 type subscriber struct {
 	conn *net.UnixConn
+	pid  int // of the process at the other end, the daemon
 
 	mu     sync.Mutex // guards everything below
 	queue  []Event
@@ -23,6 +24,9 @@ const maxQueue = 100_000
 func newSubscriber(conn *net.UnixConn) *subscriber {
 	s := &subscriber{conn: conn}
 	s.more.L = &s.mu
+	if cred, err := peer(conn); err == nil {
+		s.pid = int(cred.Pid)
+	}
 	return s
 }
 
@@ -91,6 +95,7 @@ func (h *Holder) follow(s *subscriber) {
 	s.closed = true
 	s.more.Signal()
 	s.mu.Unlock()
+	h.bereave(s.pid)
 }
 
 // deliver sends events one by one, each whole or, when the subscriber does not

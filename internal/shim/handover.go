@@ -41,6 +41,7 @@ type handSubscriber struct {
 type handClient struct {
 	Request   AttachRequest // Unread included
 	Conn      int
+	By        int    `json:",omitempty"`
 	Typed     int    `json:",omitempty"` // of the detach keys
 	Unsent    []byte `json:",omitempty"`
 	Unfed     []byte `json:",omitempty"`
@@ -177,7 +178,7 @@ func (t *task) finishEnding() {
 func (hc *handClient) restore() *client {
 	c := &client{
 		r: hc.Request, conn: handed(hc.Conn, "client"), unsent: hc.Unsent, unfed: hc.Unfed,
-		inputDone: hc.InputDone, over: make(chan struct{}),
+		by: hc.By, inputDone: hc.InputDone, over: make(chan struct{}),
 	}
 	c.keys = detachKeys{sequence: detachSequence(&c.r), typed: hc.Typed}
 	return c

@@ -28,10 +28,19 @@ import (
 // The test binary is a gantry-shim too, so that tests need no build.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "io" || os.Args[1] == "net" || os.Args[1] == "version") {
+		if b, err := os.ReadFile(filepath.Join(os.Args[len(os.Args)-1], stallFile)); err == nil {
+			stallLimit, _ = time.ParseDuration(string(b))
+		}
 		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "daemon" {
+		os.Exit(mortalDaemon(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }
+
+// stallFile, in the exec root, says how long a shim of a test lets a client stall.
+const stallFile = "stall-limit"
 
 // rounds is how often a test repeats what has to work every time.
 func rounds() int {
@@ -259,6 +268,17 @@ func (s *shimTest) attach(r *AttachRequest) *stream {
 		s.Fatal(err)
 	}
 	theirs.Close()
+	return st
+}
+
+// exec starts a further process together with its client.
+func (s *shimTest) exec(r *ExecRequest) *stream {
+	s.Helper()
+	st, theirs := s.pair(r.Attach.Multiplex)
+	defer theirs.Close()
+	if _, err := s.Exec(s.Context(), r, theirs); err != nil {
+		s.Fatal(err)
+	}
 	return st
 }
 

@@ -143,24 +143,32 @@ func (h *Holder) unreserve(t *task) {
 	if h.tasks[t.key] == t {
 		delete(h.tasks, t.key)
 	}
-	waiting := h.pending[t.key]
-	delete(h.pending, t.key)
 	h.mu.Unlock()
 	close(t.ended)
 	close(t.gone)
-	for _, c := range waiting {
+	for _, c := range h.takePending(t) {
 		c.drop()
 	}
 }
 
-// adopt connects the clients that came before the process.
-func (h *Holder) connectPending(t *task) {
+// takePending returns the clients that wait for a process, which are the
+// caller's then.
+func (h *Holder) takePending(t *task) []*client {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	waiting := h.pending[t.key]
 	delete(h.pending, t.key)
-	h.mu.Unlock()
-	for _, c := range waiting {
-		t.attach(c)
+	if t.first != nil {
+		waiting = append(waiting, t.first)
+		t.first = nil
+	}
+	return waiting
+}
+
+// connectPending connects the clients that came before the process.
+func (h *Holder) connectPending(t *task) {
+	for _, c := range h.takePending(t) {
+		t.connect(c)
 	}
 }
 

@@ -49,7 +49,7 @@ func (n *netRole) serve(l *net.UnixListener) error {
 
 func (n *netRole) serveConn(c *net.UnixConn) {
 	defer c.Close()
-	if requireRoot(c) != nil {
+	if _, err := requireRoot(c); err != nil {
 		return
 	}
 	for {

@@ -41,7 +41,8 @@ func (h *Holder) serve(l *net.UnixListener) error {
 
 func (h *Holder) serveConn(c *net.UnixConn) {
 	defer c.Close()
-	if err := requireRoot(c); err != nil {
+	from, err := requireRoot(c)
+	if err != nil {
 		answer(c, nil, err)
 		return
 	}
@@ -50,6 +51,7 @@ func (h *Holder) serveConn(c *net.UnixConn) {
 		if err != nil {
 			return
 		}
+		f.from = from
 		var r request
 		if err := json.Unmarshal(f.json, &r); err != nil {
 			f.closeFDs()
@@ -112,11 +114,11 @@ func (h *Holder) handle(r *request, f *frame) (v any, err error) {
 	case "exec":
 		return decode(r, func(b *ExecRequest) (any, error) {
 			b.Process = f.blob
-			return h.exec(ctx, b)
+			return h.exec(ctx, b, f.takeFD(0, "client"))
 		})
 	case "attach":
 		return decode(r, func(b *AttachRequest) (any, error) {
-			return nil, h.attach(b, f.takeFD(0, "client"))
+			return nil, h.attach(b, f.takeFD(0, "client"), f.from)
 		})
 	case "signal":
 		return decode(r, func(b *signalBody) (any, error) {
@@ -135,7 +137,7 @@ func (h *Holder) handle(r *request, f *frame) (v any, err error) {
 	case "forget":
 		return decode(r, func(b *target) (any, error) { return nil, h.forget(key{b.ID, b.ExecID}) })
 	case "drop-pending":
-		h.dropPending()
+		h.dropPending(func(*client) bool { return true })
 		return nil, nil
 	case "pause":
 		return h.withCgroup(r, func(_ *updateBody, cg *cgroup.Cgroup) error { return cg.Freeze() })

@@ -187,11 +187,10 @@ func TestExec(t *testing.T) {
 		return raw
 	}
 	for i, exec := range []string{"e1", "e2", "e3"} {
-		st := s.attach(&AttachRequest{ID: r.ID, ExecID: exec, Stdin: true, Stdout: true, Stderr: true, Multiplex: true})
-		_, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: exec, Process: process("cat; echo err >&2; exit " + string('0'+rune(i))), OpenStdin: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		st := s.exec(&ExecRequest{
+			ID: r.ID, ExecID: exec, Process: process("cat; echo err >&2; exit " + string('0'+rune(i))), OpenStdin: true,
+			Attach: &AttachRequest{Stdin: true, Stdout: true, Stderr: true, Multiplex: true},
+		})
 		st.typed("data\n")
 		st.CloseWrite()
 		st.ended()
@@ -203,10 +202,10 @@ func TestExec(t *testing.T) {
 		}
 	}
 	// With a terminal.
-	st := s.attach(&AttachRequest{ID: r.ID, ExecID: "tty", Stdin: true, Stdout: true})
-	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "tty", Process: process("read x; stty size; exit 3"), OpenStdin: true, Terminal: true}); err != nil {
-		t.Fatal(err)
-	}
+	st := s.exec(&ExecRequest{
+		ID: r.ID, ExecID: "tty", Process: process("read x; stty size; exit 3"), OpenStdin: true, Terminal: true,
+		Attach: &AttachRequest{Stdin: true, Stdout: true},
+	})
 	if err := s.Resize(t.Context(), r.ID, "tty", 10, 20); err != nil {
 		t.Error(err)
 	}
@@ -217,11 +216,11 @@ func TestExec(t *testing.T) {
 	}
 	// A program that is not there.
 	raw, _ := json.Marshal(specs.Process{Args: []string{"nope"}, Env: []string{"PATH=/bin"}, Cwd: "/"})
-	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "nope", Process: raw}); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "nope", Process: raw}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a missing program: %v", err)
 	}
 	// It dies with its container.
-	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "long", Process: process("sleep 100"), Detach: true}); err != nil {
+	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "long", Process: process("sleep 100"), Detach: true}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.Signal(t.Context(), r.ID, "", syscall.SIGKILL, false)
@@ -229,7 +228,7 @@ func TestExec(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	s.await(EventExit, r.ID, "")
-	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "late", Process: process("true")}); !errors.Is(err, errdefs.ErrConflict) {
+	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "late", Process: process("true")}, nil); !errors.Is(err, errdefs.ErrConflict) {
 		t.Errorf("an exec in the dead: %v", err)
 	}
 }
@@ -241,10 +240,7 @@ func TestGrandchildHoldsOutput(t *testing.T) {
 	r := s.request("sleep 100")
 	s.start(r)
 	raw, _ := json.Marshal(specs.Process{Args: []string{"sh", "-c", "sleep 99 & echo done"}, Env: []string{"PATH=/bin"}, Cwd: "/"})
-	st := s.attach(&AttachRequest{ID: r.ID, ExecID: "e", Stdout: true})
-	if _, err := s.Exec(t.Context(), &ExecRequest{ID: r.ID, ExecID: "e", Process: raw}); err != nil {
-		t.Fatal(err)
-	}
+	st := s.exec(&ExecRequest{ID: r.ID, ExecID: "e", Process: raw, Attach: &AttachRequest{Stdout: true}})
 	st.ended()
 	if st.text() != "done\n" {
 		t.Errorf("got %q", st.text())

@@ -154,8 +154,12 @@ func (t *task) run() {
 	go t.wait()
 }
 
-// exec starts a further process in a container.
-func (h *Holder) exec(ctx context.Context, r *ExecRequest) (pid int, err error) {
+// exec starts a further process in a container, with the client whose socket
+// conn is if r.Attach says so.
+func (h *Holder) exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid int, err error) {
+	if conn != nil {
+		defer conn.Close() // what becomes of it is a duplicate
+	}
 	parent, err := h.running(key{r.ID, ""})
 	if err != nil {
 		return 0, err
@@ -175,7 +179,13 @@ func (h *Holder) exec(ctx context.Context, r *ExecRequest) (pid int, err error) 
 	if err != nil {
 		return 0, err
 	}
-	err = t.startExec(ctx, parent, r, spec, &process)
+	if r.Attach != nil {
+		r.Attach.ID, r.Attach.ExecID = r.ID, r.ExecID
+		t.first, err = newClient(r.Attach, conn)
+	}
+	if err == nil {
+		err = t.startExec(ctx, parent, r, spec, &process)
+	}
 	if errors.Is(err, errNotRecorded) {
 		h.forgetWhenGone(t)
 		return 0, err

@@ -15,13 +15,14 @@ import (
 
 // stallLimit is how long an attached client may hold up the container by not
 // reading: see the package's comment on slow clients.
-const stallLimit = 10 * time.Minute
+var stallLimit = 10 * time.Minute // only tests change it
 
 // client is one attached stream: the socket of whoever talks to the engine.
 type client struct {
 	r    AttachRequest // Unread is input that the process has not got yet
 	conn *os.File
 	keys detachKeys
+	by   int // the process of the daemon that has attached it
 
 	mu     sync.Mutex // held while writing, so that frames stay whole; guards everything below
 	unsent []byte     // output that an upgrade interrupted
@@ -86,7 +87,7 @@ func (c *client) write(parts [][]byte) error {
 		return err
 	}
 	var fail error
-	tried := false
+	waited, waits := false, false // ever, and without a byte taken since
 	err = rc.Write(func(fd uintptr) bool {
 		for {
 			parts = trim(parts, 0)
@@ -96,11 +97,11 @@ func (c *client) write(parts [][]byte) error {
 			n, err := unix.SendmsgBuffers(int(fd), parts, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 			switch err {
 			case nil:
-				parts = trim(parts, n)
+				parts, waits = trim(parts, n), false
 			case unix.EINTR:
 			case unix.EAGAIN:
-				if !tried {
-					tried = true
+				if !waits {
+					waited, waits = true, true
 					c.conn.SetWriteDeadline(time.Now().Add(stallLimit))
 				}
 				if upgrading.Load() {
@@ -113,7 +114,7 @@ func (c *client) write(parts [][]byte) error {
 			}
 		}
 	})
-	if tried && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if waited && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.conn.SetWriteDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && upgrading.Load() {

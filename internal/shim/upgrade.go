@@ -241,7 +241,7 @@ func (c *client) pack(g *hands) handClient {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return handClient{
-		Request: c.r, Conn: g.give(c.conn), Typed: c.keys.typed,
+		Request: c.r, Conn: g.give(c.conn), By: c.by, Typed: c.keys.typed,
 		Unsent: c.unsent, Unfed: c.unfed, InputDone: c.inputDone,
 	}
 }

@@ -21,6 +21,7 @@ type frame struct {
 	json []byte
 	blob []byte
 	fds  []int // owned by who holds the frame
+	from int   // the process that sent it; io sets it
 }
 
 const (
@@ -45,7 +46,8 @@ func (f *frame) takeFD(i int, name string) *os.File {
 	return file
 }
 
-// send writes a frame. Descriptors are duplicated by the kernel.
+// send writes a frame. Descriptors are duplicated by the kernel. After an error
+// the other side has not got all of it.
 func send(c *net.UnixConn, v any, blob []byte, fds ...int) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -60,7 +62,10 @@ func send(c *net.UnixConn, v any, blob []byte, fds ...int) error {
 		oob = unix.UnixRights(fds...)
 	}
 	n, _, err := c.WriteMsgUnix(msg, oob, nil)
-	if err != nil {
+	if err != nil || n == len(msg) {
+		// Not even nothing may be written after the last byte: that fails when the
+		// other side has read the frame, done what it says and gone, and then
+		// would say that the frame was not sent.
 		return err
 	}
 	_, err = c.Write(msg[n:])
@@ -136,16 +141,17 @@ type reply struct {
 	Body  json.RawMessage `json:",omitempty"`
 }
 
-// requireRoot refuses a peer that is not root of this machine.
-func requireRoot(c *net.UnixConn) error {
+// requireRoot refuses a peer that is not root of this machine, and says which
+// process it is.
+func requireRoot(c *net.UnixConn) (pid int, err error) {
 	cred, err := peer(c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if cred.Uid != 0 {
-		return errs.Forbidden("only root may talk to the shim")
+		return 0, errs.Forbidden("only root may talk to the shim")
 	}
-	return nil
+	return int(cred.Pid), nil
 }
 
 func peer(c *net.UnixConn) (cred *unix.Ucred, err error) {

@@ -52,8 +52,16 @@ func (f *fixture) fill() (free func()) {
 	}
 }
 
-// stored counts what is in the data root.
+// stored counts what is in the data root, once nothing is on its way there or out
+// of it.
 func (f *fixture) stored() string {
+	f.Helper()
+	f.eventually(func() string {
+		if now := f.images(); now.Ingest != 0 {
+			return fmt.Sprintf("something is still being stored or removed: %+v", now)
+		}
+		return ""
+	})
 	return fmt.Sprintf("%+v, %d snapshots, %d containers", f.images(),
 		entries(filepath.Join(f.DataRoot(), "*", "snapshots")), entries(filepath.Join(f.DataRoot(), "containers")))
 }

@@ -118,9 +118,11 @@ func TestShimUpgraded(t *testing.T) {
 	deeds := f.steady()
 	for round := range rounds() {
 		leavers := f.startLeavers()
+		// Before the chaos: what is forked while the file is being written holds it
+		// open for writing until its execve, and nobody can execute it so long.
+		binary := f.anotherShim(round)
 		c := f.startChaos(deeds)
 		time.Sleep(moment(200 * time.Millisecond))
-		binary := f.anotherShim(round)
 		before := f.shimInfo()
 		f.upgrade(binary)
 		if now := f.shimInfo(); now.Pid != before.Pid || now.Binary != binary {
