@@ -116,6 +116,9 @@ func (w *Writer) commit(dgst digest.Digest) error {
 	w.file = nil
 	if w.resumable {
 		w.store.unclaim(w.expected)
+	} else if w.store.claim(dgst) {
+		_ = os.Remove(w.store.partial(dgst)) // of no use any more; most have none
+		w.store.unclaim(dgst)
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/content"
+	"github.com/gantry-containers/gantry/internal/filter"
 )
 
 // cutAfter has the hub send the first n bytes of a blob once, and be gone for it
@@ -126,6 +127,28 @@ func TestPullGoesOn(t *testing.T) {
 			r.wantNothing()
 		})
 	}
+}
+
+// What nobody goes on with is counted, and goes with the rest.
+func TestPrunePart(t *testing.T) {
+	r, h := newRig(t), newHub(t)
+	img := makeImage(t, host, map[string]string{"big": randomText(600_000)})
+	h.add("1", img)
+	h.cutAfter(img.layers[0], 150_000)
+	if err := r.Pull(t.Context(), h.host()+"/web:1", PullOptions{}); err == nil {
+		t.Fatal("the cut pull succeeded")
+	}
+	if usage, err := r.Usage(t.Context()); err != nil || usage.Total < 150_000 {
+		t.Errorf("usage: %+v, %v", usage, err)
+	}
+	if _, err := r.Prune(t.Context(), filter.Args{}); err != nil || r.part(img.layers[0]) == 0 {
+		t.Errorf("what may be gone on with was removed, %v", err)
+	}
+	report, err := r.Prune(t.Context(), filter.Args{"dangling": {"false"}})
+	if err != nil || report.SpaceReclaimed != 150_000 {
+		t.Errorf("prune: %+v, %v", report, err)
+	}
+	r.wantNothing()
 }
 
 // What is only kept as a blob goes on as well.
