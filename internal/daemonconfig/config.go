@@ -192,6 +192,8 @@ func checkValues(c *Config) error {
 		return fmt.Errorf("invalid default MTU: %d", c.MTU)
 	case c.MaxConcurrentDownloads < 0:
 		return fmt.Errorf("invalid max concurrent downloads: %d", c.MaxConcurrentDownloads)
+	case c.MaxConcurrentUploads < 0:
+		return fmt.Errorf("invalid max concurrent uploads: %d", c.MaxConcurrentUploads)
 	case c.ShmSize < 0:
 		return fmt.Errorf("invalid default shm size: %d", c.ShmSize)
 	case len(c.NetworkPrefix) > 8 || strings.ContainsAny(c.NetworkPrefix, "/: \t\n"):

@@ -51,6 +51,7 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.StringArrayVar(&c.Labels, "label", nil, "`KEY=VALUE` to show in info")
 	f.StringVarP(&c.StorageDriver, "storage-driver", "s", "", "Snapshotter: overlayfs or vfs (default: the best that works)")
 	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 3, "Layers of a pull fetched at a time")
+	f.IntVar(&c.MaxConcurrentUploads, "max-concurrent-uploads", 5, "Layers of a push sent at a time")
 	f.StringArrayVar(&c.InsecureRegistries, "insecure-registry", nil, "Do without trusted TLS for this `registry` or network")
 }
 

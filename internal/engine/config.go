@@ -31,6 +31,7 @@ type Config struct {
 
 	StorageDriver          string // snapshotter: "" picks overlayfs where it works, else vfs
 	MaxConcurrentDownloads int    // layers of one pull fetched at a time; 3
+	MaxConcurrentUploads   int    // blobs of one push sent at a time; 5
 	InsecureRegistries     []string
 	RegistryMirrors        []string // URLs asked before Docker Hub
 
@@ -77,6 +78,7 @@ func (c *Config) Defaults() {
 	setDefault(&c.ExecRoot, DefaultExecRoot)
 	setDefault(&c.LogDriver, "json-file")
 	setDefault(&c.MaxConcurrentDownloads, 3)
+	setDefault(&c.MaxConcurrentUploads, 5)
 	setDefault(&c.ShmSize, 64<<20)
 	setDefault(&c.IpcMode, container.IPCModePrivate)
 	setDefault(&c.MTU, 1500)

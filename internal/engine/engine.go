@@ -120,6 +120,7 @@ func (e *Engine) openImages() error {
 		Running:     e.imageRunners,
 		LayersInUse: e.layersInUse,
 		Parallel:    c.MaxConcurrentDownloads,
+		Uploads:     c.MaxConcurrentUploads,
 	})
 	return err
 }

@@ -181,27 +181,31 @@ func (m *Manager) create(ctx context.Context, in *ingest, config *dockerspec.Doc
 	if err != nil {
 		return nil, err
 	}
+	manifest, err := m.putNewManifest(ctx, in, id, int64(len(data)), layers)
+	if err != nil {
+		return nil, err
+	}
+	e, _, err := m.register(in, id, record{Manifest: manifest, Layers: layers, Parent: parent, Made: true})
+	return e, err
+}
+
+// putNewManifest stores a manifest of a configuration, whose size is in bytes,
+// and of layers.
+func (m *Manager) putNewManifest(ctx context.Context, in *ingest, config digest.Digest, size int64, layers []layerRecord) (ocispec.Descriptor, error) {
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: id, Size: int64(len(data))},
+		Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config, Size: size},
 		Layers:    []ocispec.Descriptor{},
 	}
 	for _, l := range layers {
 		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
 			MediaType: ociLayerType(l.Blob.MediaType), Digest: l.Blob.Digest, Size: l.Blob.Size})
 	}
-	if data, err = json.Marshal(manifest); err != nil {
-		return nil, err
+	data, err := json.Marshal(manifest)
+	if err != nil {
+		return ocispec.Descriptor{}, err
 	}
 	dgst, err := in.putBytes(ctx, data)
-	if err != nil {
-		return nil, err
-	}
-	e, _, err := m.register(in, id, record{
-		Manifest: ocispec.Descriptor{MediaType: manifest.MediaType, Digest: dgst, Size: int64(len(data))},
-		Layers:   layers,
-		Parent:   parent,
-	})
-	return e, err
+	return ocispec.Descriptor{MediaType: manifest.MediaType, Digest: dgst, Size: int64(len(data))}, err
 }

@@ -133,7 +133,9 @@ func (ld *loader) source(manifest ocispec.Manifest) (source, error) {
 		return source{}, err
 	}
 	desc := ocispec.Descriptor{MediaType: manifest.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	return ld.sourceOf(desc, data), nil
+	src := ld.sourceOf(desc, data)
+	src.made = true
+	return src, nil
 }
 
 func (ld *loader) sourceOf(desc ocispec.Descriptor, data []byte) source {

@@ -58,6 +58,8 @@ type Options struct {
 	LayersInUse func() []digest.Digest
 	// Parallel is how many layers of one pull are fetched at once; 0 means 3.
 	Parallel int
+	// Uploads is how many blobs of one push are sent at once; 0 means 5.
+	Uploads int
 }
 
 // Manager is the images of one engine. It is safe for concurrent use.
@@ -66,11 +68,14 @@ type Manager struct {
 	images  *state.Table[record]
 	refs    *state.Table[refRecord]
 	indexes *state.Table[indexRecord]
+	sourced *state.Table[sourceRecord] // by repository
 
 	mu      sync.RWMutex                   // guards the maps
 	byID    map[digest.Digest]*entry       // never modified in place: replaced
 	byRef   map[string]refRecord           // by canonical reference
 	byIndex map[digest.Digest]*indexRecord // those a reference stands for; replaced
+	// bySource is which blobs a repository, by its full name, is known to have.
+	bySource map[string]map[digest.Digest]bool
 
 	// sweeping is held for writing while blobs and layers are removed, and
 	// for reading while one is adopted: found or committed, and then pinned.
@@ -87,6 +92,7 @@ type record struct {
 	Manifest ocispec.Descriptor `json:"manifest"`
 	Layers   []layerRecord      `json:"layers"` // bottom first
 	Parent   digest.Digest      `json:"parent,omitempty"`
+	Made     bool               `json:"made,omitempty"` // the manifest was written here
 	Added    time.Time          `json:"added"`
 }
 
@@ -125,6 +131,9 @@ func New(opts Options) (*Manager, error) {
 	if opts.Parallel <= 0 {
 		opts.Parallel = 3
 	}
+	if opts.Uploads <= 0 {
+		opts.Uploads = 5
+	}
 	none := func(digest.Digest) []string { return nil }
 	if opts.InUse == nil {
 		opts.InUse = none
@@ -136,14 +145,16 @@ func New(opts Options) (*Manager, error) {
 		opts.LayersInUse = func() []digest.Digest { return nil }
 	}
 	m := &Manager{
-		opts:    opts,
-		images:  state.NewTable[record](opts.DB, "images"),
-		refs:    state.NewTable[refRecord](opts.DB, "image-refs"),
-		indexes: state.NewTable[indexRecord](opts.DB, "image-indexes"),
-		byID:    map[digest.Digest]*entry{},
-		byRef:   map[string]refRecord{},
-		byIndex: map[digest.Digest]*indexRecord{},
-		pins:    pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
+		opts:     opts,
+		images:   state.NewTable[record](opts.DB, "images"),
+		refs:     state.NewTable[refRecord](opts.DB, "image-refs"),
+		indexes:  state.NewTable[indexRecord](opts.DB, "image-indexes"),
+		sourced:  state.NewTable[sourceRecord](opts.DB, "image-sources"),
+		byID:     map[digest.Digest]*entry{},
+		byRef:    map[string]refRecord{},
+		byIndex:  map[digest.Digest]*indexRecord{},
+		bySource: map[string]map[digest.Digest]bool{},
+		pins:     pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
 	}
 	if err := m.restore(); err != nil {
 		return nil, err

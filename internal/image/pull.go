@@ -90,6 +90,7 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	if err != nil {
 		return err
 	}
+	m.notePulled(named, t)
 	out.status("", "Digest: "+desc.Digest.String())
 	if fresh || moved {
 		out.status("", "Status: Downloaded newer image for "+reference.FamiliarString(named))

@@ -25,6 +25,7 @@ type source struct {
 	// packed leaves the layers as blobs, until a container needs them. What
 	// is not for this host is always left so.
 	packed bool
+	made   bool // the manifest was written here
 	watch  func(ocispec.Descriptor) func(step)
 }
 
@@ -63,7 +64,7 @@ func (m *Manager) take(ctx context.Context, in *ingest, src source) (*taken, err
 			tk.blobs = append(tk.blobs, bare(d))
 		}
 	}
-	tk.entry, tk.fresh, err = m.register(in, manifest.Config.Digest, record{Manifest: bare(src.manifest), Layers: layers})
+	tk.entry, tk.fresh, err = m.register(in, manifest.Config.Digest, record{Manifest: bare(src.manifest), Layers: layers, Made: src.made})
 	return tk, err
 }
 
@@ -148,7 +149,7 @@ func (m *Manager) register(in *ingest, id digest.Digest, rec record) (*entry, bo
 		if !had.packed() || rec.packed() {
 			return had, false, nil
 		}
-		rec.Manifest, rec.Parent, rec.Added = had.Manifest, had.Parent, had.Added
+		rec.Manifest, rec.Parent, rec.Added, rec.Made = had.Manifest, had.Parent, had.Added, had.Made
 	}
 	if err := m.images.Put(id.String(), &rec); err != nil {
 		return nil, false, err

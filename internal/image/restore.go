@@ -32,6 +32,9 @@ func (m *Manager) restore() error {
 	for key, ref := range refs {
 		m.restoreRef(key, *ref)
 	}
+	if err := m.restoreSources(); err != nil {
+		return err
+	}
 	needed := map[digest.Digest]bool{}
 	for _, ref := range m.byRef {
 		needed[ref.Target.Digest] = true

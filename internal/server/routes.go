@@ -89,6 +89,7 @@ func routes() []route {
 		{method: get, pattern: "/images/{name}/get", handle: (*Server).saveImages},
 		{method: get, pattern: "/images/{name}/json", handle: (*Server).inspectImage},
 		{method: get, pattern: "/images/{name}/history", handle: (*Server).imageHistory},
+		{method: post, pattern: "/images/{name}/push", body: bodyRaw, handle: (*Server).pushImage},
 		{method: post, pattern: "/images/{name}/tag", handle: (*Server).tagImage},
 		{method: del, pattern: "/images/{name}", handle: (*Server).removeImage},
 
