@@ -57,7 +57,7 @@ func (m *Manager) Push(ctx context.Context, ref string, opts PushOptions) error 
 	}
 	repo, err := m.opts.Registry.Repository(ctx, named, opts.Auth)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot push %s: %w", reference.FamiliarString(named), err)
 	}
 	for _, tag := range tags {
 		p := &pusher{m: m, in: m.begin(), repo: repo, name: tag, platform: opts.Platform, out: out}

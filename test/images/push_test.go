@@ -1,0 +1,146 @@
+package images
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// registry runs Debian's docker-registry on loopback.
+func registry(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("docker-registry"); err != nil {
+		t.Skip("docker-registry is not installed")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, addr)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("docker-registry", "serve", config)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		resp, err := http.Get("http://" + addr + "/v2/")
+		if err == nil {
+			resp.Body.Close()
+			return addr
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("docker-registry does not answer: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// front puts something before a registry that sees every request first, and
+// answers it itself when it returns true.
+func front(t *testing.T, addr string, see func(http.ResponseWriter, *http.Request) bool) string {
+	t.Helper()
+	behind, err := url.Parse("http://" + addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !see(w, r) {
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// The stock client shows a push as it shows Docker's, and others can pull it.
+func TestPushWithTheStockClient(t *testing.T) {
+	addr := registry(t)
+	f := newFixture(t, "")
+	f.ok("run", "--name", "one", "busybox", "sh", "-c", "echo new >/new")
+	f.ok("commit", "one", addr+"/team/made:1")
+	f.ok("tag", addr+"/team/made:1", addr+"/team/made:2")
+	out := f.ok("push", "-a", addr+"/team/made")
+	for _, want := range []string{"The push refers to repository [" + addr + "/team/made]", ": Pushed", ": Layer already exists", "1: digest: sha256:", "2: digest: sha256:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if quiet := f.ok("push", "-q", addr+"/team/made:1"); quiet != addr+"/team/made:1" {
+		t.Errorf("push -q said %q", quiet)
+	}
+	id := f.ok("inspect", "-f", "{{.Id}}", addr+"/team/made:1")
+	digest := f.ok("inspect", "-f", "{{index .RepoDigests 0}}", addr+"/team/made:1")
+	f.ok("rm", "one")
+	f.ok("rmi", addr+"/team/made:1", addr+"/team/made:2")
+	f.ok("pull", digest)
+	if got := f.ok("inspect", "-f", "{{.Id}}", digest); got != id {
+		t.Errorf("%s came back as %s", id, got)
+	}
+	if got := f.ok("run", "--rm", digest, "cat", "/new"); got != "new" {
+		t.Errorf("its file says %q", got)
+	}
+}
+
+// A daemon that is killed in a push has sent nothing twice afterwards, and
+// nothing is left of it here.
+func TestKilledInPush(t *testing.T) {
+	addr := registry(t)
+	f := newFixture(t, "")
+	f.ok("run", "--name", "one", "busybox", "sh", "-c", "head -c 3000000 /dev/urandom >/first")
+	f.ok("commit", "one", "first")
+	f.ok("rm", "one")
+	var kill atomic.Int32 // at which request of an upload
+	var seen atomic.Int32
+	here := front(t, addr, func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/uploads/") || r.Method == http.MethodPut {
+			if seen.Add(1) == kill.Load() {
+				f.Kill(9)
+			}
+		}
+		return false
+	})
+	f.ok("tag", "first", here+"/killed:1")
+	for round := range 6 {
+		seen.Store(0)
+		kill.Store(int32(round + 1))
+		out, err := f.try("push", here+"/killed:1")
+		if f.Pid() != 0 { // it was through before
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			break
+		}
+		if err == nil {
+			t.Error("a push without a daemon succeeded")
+		}
+		f.start()
+		f.agree(fmt.Sprintf("after round %d", round))
+		f.ok("run", "--rm", here+"/killed:1", "true")
+	}
+	kill.Store(0)
+	f.ok("push", here+"/killed:1")
+	id := f.ok("inspect", "-f", "{{.Id}}", here+"/killed:1")
+	f.ok("rmi", "first", here+"/killed:1")
+	f.ok("pull", here+"/killed:1")
+	if got := f.ok("inspect", "-f", "{{.Id}}", here+"/killed:1"); got != id {
+		t.Errorf("%s came back as %s", id, got)
+	}
+}
