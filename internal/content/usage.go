@@ -44,12 +44,6 @@ func (s *Store) Disk(ctx context.Context) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	for _, dir := range []string{s.ingest(), s.partials()} {
-		size, err := du.Tree(ctx, dir)
-		if err != nil {
-			return Disk{}, err
-		}
-		d.Unfinished += size
-	}
-	return d, nil
+	d.Unfinished, err = du.Tree(ctx, s.ingest())
+	return d, err
 }

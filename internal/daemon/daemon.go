@@ -126,9 +126,11 @@ func (d *Daemon) reload() error {
 	if err != nil {
 		return err
 	}
+	if err := d.engine.Reload(fresh.Config); err != nil {
+		return err
+	}
 	d.level.Set(fresh.LogLevel)
 	d.server.SetDebug(fresh.Debug)
-	d.engine.Reload(fresh.Config)
 	d.log.Info("the configuration was read again")
 	return nil
 }

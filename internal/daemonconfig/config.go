@@ -170,6 +170,13 @@ func parseBridge(s string) (netip.Prefix, error) {
 // checkRoots makes the roots absolute: the daemon's working directory is no
 // place to depend on.
 func checkRoots(c *Config) error {
+	if c.RegistryHostsDir != "" {
+		abs, err := filepath.Abs(c.RegistryHostsDir)
+		if err != nil {
+			return fmt.Errorf("cannot make %s absolute: %w", c.RegistryHostsDir, err)
+		}
+		c.RegistryHostsDir = abs
+	}
 	for _, dir := range []*string{&c.DataRoot, &c.ExecRoot} {
 		if *dir == "" {
 			return errors.New("data-root and exec-root must not be empty")
@@ -209,6 +216,10 @@ func checkValues(c *Config) error {
 	}
 	if !c.KnowsRuntime(c.DefaultRuntime) {
 		return fmt.Errorf("default runtime %q is not among the runtimes", c.DefaultRuntime)
+	}
+	settings := c.Registries()
+	if err := settings.Check(); err != nil {
+		return err
 	}
 	return checkLabels(c.Labels)
 }

@@ -33,7 +33,7 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}},
 		"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}}, "default-runtime": "crun",
 		"dns": ["1.1.1.1"], "bip": "172.20.0.1/16", "mtu": 1400, "default-shm-size": "128m", "live-restore": true,
-		"insecure-registries": ["r:5000"], "shutdown-timeout": 3
+		"insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example/"], "neighbours": ["n:5000"], "registry-hosts-dir": "/h", "shutdown-timeout": 3
 	}`)
 	toml := file(t, "daemon.toml", `
 		data-root = "/d"
@@ -47,6 +47,9 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		mtu = 1400
 		default-shm-size = "128m"
 		insecure-registries = ["r:5000"]
+		registry-mirrors = ["https://m.example/"]
+		neighbours = ["n:5000"]
+		registry-hosts-dir = "/h"
 		shutdown-timeout = 3
 		[log-opts]
 		max-size = "1m"
@@ -60,7 +63,8 @@ func TestThreeWaysToSayIt(t *testing.T) {
 	flags := []string{"--data-root=/d", "-H", "unix:///a.sock", "-H", "tcp://127.0.0.1:1", "--label", "a=b", "-D",
 		"--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=3", "--default-ulimit", "nofile=10:20",
 		"--add-runtime", "crun=/usr/bin/crun", "--default-runtime=crun", "--dns", "1.1.1.1", "--bip", "172.20.0.1/16", "--mtu", "1400",
-		"--default-shm-size", "128m", "--insecure-registry", "r:5000", "--shutdown-timeout", "3"}
+		"--default-shm-size", "128m", "--insecure-registry", "r:5000",
+		"--registry-mirror", "https://m.example/", "--neighbour", "n:5000", "--registry-hosts-dir", "/h", "--shutdown-timeout", "3"}
 	fromJSON := parse(t, "--config-file", json)
 	fromTOML := parse(t, "--config-file", toml)
 	fromFlags := parse(t, flags...)
@@ -119,6 +123,10 @@ func TestRefused(t *testing.T) {
 		{"", `{"runtimes":{"x":{}}}`, "runtimes: x: no path given"},
 		{"", `{"default-ulimits":{"nofile":{"Sofd":1}}}`, `unknown field "Sofd"`},
 		{"--default-runtime=crun", "", `default runtime "crun" is not among the runtimes`},
+		{"--registry-mirror=m.example", "", `invalid mirror: no scheme specified for "m.example"`},
+		{"", `{"neighbours":["n"]}`, `invalid neighbour: "n" is not HOST:PORT`},
+		{"", `{"insecure-registries":["ftp://r"]}`, "insecure registry ftp://r should not contain '://'"},
+		{"", `{"registry-mirror":["https://m.example"]}`, "don't match any configuration option: registry-mirror"},
 		{"--dns=here", "", `dns: "here" is not an IP address`},
 		{"--bip=172.20.0.0/16", "", "bip: 172.20.0.0/16 is the subnet itself, not an address in it"},
 		{"--bip=172.20.0.1", "", `bip: "172.20.0.1" is not an IPv4 address with a prefix length`},

@@ -53,6 +53,9 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 3, "Layers of a pull fetched at a time")
 	f.IntVar(&c.MaxConcurrentUploads, "max-concurrent-uploads", 5, "Layers of a push sent at a time")
 	f.StringArrayVar(&c.InsecureRegistries, "insecure-registry", nil, "Do without trusted TLS for this `registry` or network")
+	f.StringArrayVar(&c.RegistryMirrors, "registry-mirror", nil, "Ask this `URL` before Docker Hub")
+	f.StringArrayVar(&c.Neighbours, "neighbour", nil, "Ask this engine at `HOST:PORT`, which serves its images, before any registry")
+	f.StringVar(&c.RegistryHostsDir, "registry-hosts-dir", "", "Search this `directory` for hosts.toml and certificates of registries, before those of Docker and containerd")
 }
 
 func (v *values) networkFlags(f *pflag.FlagSet, c *Config) {
@@ -90,6 +93,10 @@ func flagOf(key string) string {
 		return "label"
 	case "insecure-registries":
 		return "insecure-registry"
+	case "registry-mirrors":
+		return "registry-mirror"
+	case "neighbours":
+		return "neighbour"
 	case "dns-opts":
 		return "dns-opt"
 	case "log-opts":
@@ -100,7 +107,7 @@ func flagOf(key string) string {
 		return "add-runtime"
 	case "cdi-spec-dirs":
 		return "cdi-spec-dir"
-	case "host", "label", "insecure-registry", "dns-opt", "log-opt", "default-ulimit", "add-runtime", "cdi-spec-dir",
+	case "host", "label", "insecure-registry", "registry-mirror", "neighbour", "dns-opt", "log-opt", "default-ulimit", "add-runtime", "cdi-spec-dir",
 		"config-file", "validate", "version":
 		return ""
 	}

@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/moby/moby/api/types/container"
 
 	icontainer "github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/registry"
 )
 
 // The default roots of the engine. An engine with both of them is "the" engine
@@ -34,6 +36,8 @@ type Config struct {
 	MaxConcurrentUploads   int    // blobs of one push sent at a time; 5
 	InsecureRegistries     []string
 	RegistryMirrors        []string // URLs asked before Docker Hub
+	Neighbours             []string // other engines that serve their images, asked before going out
+	RegistryHostsDir       string   // searched for hosts.toml and certificates before Docker's and containerd's directories
 
 	LogDriver string            // of containers that name none; json-file
 	LogOpts   map[string]string // of containers that name no driver
@@ -63,6 +67,20 @@ type Config struct {
 type Runtime struct {
 	Path string   `json:"path,omitempty" toml:"path,omitempty"`
 	Args []string `json:"runtimeArgs,omitempty" toml:"runtimeArgs,omitempty"`
+}
+
+// Registries is how registries are reached.
+func (c *Config) Registries() registry.Settings {
+	s := registry.Settings{
+		Insecure:   slices.Clone(c.InsecureRegistries),
+		Mirrors:    slices.Clone(c.RegistryMirrors),
+		Neighbours: slices.Clone(c.Neighbours),
+		HostDirs:   registry.DefaultHostDirs(),
+	}
+	if c.RegistryHostsDir != "" {
+		s.HostDirs = append([]string{c.RegistryHostsDir}, s.HostDirs...)
+	}
+	return s
 }
 
 // KnowsRuntime reports whether --runtime may name it: one that was configured,

@@ -34,6 +34,7 @@ type Engine struct {
 	Images     *image.Manager
 	Networks   *network.Manager
 	Volumes    *volume.Manager
+	Registries *registry.Client
 	Events     *state.Events
 
 	db        *state.DB
@@ -103,6 +104,12 @@ func (e *Engine) open(ctx context.Context) (err error) {
 
 func (e *Engine) openImages() error {
 	c := &e.config
+	settings := c.Registries()
+	if err := settings.Check(); err != nil {
+		return err
+	}
+	c.InsecureRegistries, c.RegistryMirrors = settings.Insecure, settings.Mirrors // as info shows them
+	e.Registries = registry.New(registry.Options{Settings: settings, UserAgent: "gantry/" + Version})
 	store, err := content.Open(c.DataRoot)
 	if err != nil {
 		return err
@@ -115,7 +122,7 @@ func (e *Engine) openImages() error {
 		Content:     store,
 		Snapshots:   e.snapshots,
 		Events:      e.Events,
-		Registry:    registry.New(registry.Options{Insecure: c.InsecureRegistries, UserAgent: "gantry/" + Version}),
+		Registry:    e.Registries,
 		InUse:       e.imageUsers,
 		Running:     e.imageRunners,
 		LayersInUse: e.layersInUse,
@@ -194,11 +201,20 @@ func (e *Engine) findBinary(configured, name string) (string, error) {
 }
 
 // Reload takes over what of a configuration can change while the engine runs:
-// labels, and the debug flag that info shows.
-func (e *Engine) Reload(c Config) {
+// labels, the debug flag that info shows, and how registries are reached. When
+// it fails, nothing has changed.
+func (e *Engine) Reload(c Config) error {
+	settings := c.Registries()
+	if err := settings.Check(); err != nil {
+		return err
+	}
+	e.Registries.Configure(settings)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.config.Labels, e.config.Debug = c.Labels, c.Debug
+	e.config.InsecureRegistries, e.config.RegistryMirrors = settings.Insecure, settings.Mirrors
+	e.config.Neighbours, e.config.RegistryHostsDir = settings.Neighbours, c.RegistryHostsDir
+	return nil
 }
 
 // Shutdown closes the managers. Containers run on, and so does their shim.

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -38,6 +39,7 @@ func (m *Manager) Pull(ctx context.Context, ref string, opts PullOptions) error 
 	}
 	out := newPrinter(opts.Progress)
 	defer out.close()
+	ctx = registry.WithNotices(ctx, func(sentence string) { out.status("", sentence) })
 	repo, err := m.opts.Registry.Repository(ctx, named, opts.Auth)
 	if err != nil {
 		return err
@@ -119,7 +121,9 @@ func (m *Manager) pullTarget(ctx context.Context, in *ingest, named reference.Na
 	src := source{
 		manifest: p.desc,
 		data:     p.data,
-		open:     p.repo.Blob,
+		open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+			return p.repo.Blob(ctx, d, 0)
+		},
 		parallel: m.opts.Parallel,
 		want:     opts.Platform,
 		watch:    func(d ocispec.Descriptor) func(step) { return out.layer(short(d.Digest)) },

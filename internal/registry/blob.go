@@ -21,16 +21,32 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, offset i
 	if desc.Size < 0 || offset < 0 || offset > desc.Size {
 		return nil, errs.InvalidArgument("blob %s has an impossible size of %d bytes", desc.Digest, desc.Size)
 	}
-	b := &blobReader{repo: r, ctx: ctx, desc: desc, offset: offset}
-	if err := b.open(); err != nil {
-		return nil, err
+	var failure error
+	for _, e := range r.readers(desc.Digest.String()) {
+		if e.resting() {
+			continue
+		}
+		b := &blobReader{repo: r, server: e, ctx: ctx, desc: desc, offset: offset}
+		err := b.open()
+		if err == nil {
+			return b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		e.excuse(err)
+		failure = err
 	}
-	return b, nil
+	if failure == nil {
+		failure = errs.Unavailable("no server of registry %s may be asked for blobs", r.host)
+	}
+	return nil, failure
 }
 
 // blobReader reads a blob over as many connections as that takes.
 type blobReader struct {
 	repo   *Repository
+	server *endpoint // asked at present
 	ctx    context.Context
 	desc   ocispec.Descriptor
 	offset int64 // of the next byte the caller gets
@@ -45,16 +61,16 @@ func (b *blobReader) open() error {
 	if b.offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.offset))
 	}
-	resp, err := b.repo.send(b.ctx, call{method: http.MethodGet, path: "/blobs/" + b.desc.Digest.String(), header: header})
+	resp, err := b.server.do(b.ctx, b.repo.path, call{method: http.MethodGet, path: "/blobs/" + b.desc.Digest.String(), header: header})
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		return refusal(b.repo.host, resp)
+		return refusal(b.server.host, resp)
 	}
 	if isHTML(resp.Header) {
 		resp.Body.Close()
-		return errs.InvalidArgument("registry %s answered with a web page where blob %s was asked for", b.repo.host, b.desc.Digest)
+		return errs.InvalidArgument("registry %s answered with a web page where blob %s was asked for", b.server.host, b.desc.Digest)
 	}
 	b.body = resp.Body
 	return b.position(resp)
@@ -68,7 +84,7 @@ func (b *blobReader) position(resp *http.Response) error {
 		var from int64
 		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from > b.offset {
 			b.drop()
-			return errs.Unavailable("registry %s answered a range of blob %s that was not asked for", b.repo.host, b.desc.Digest)
+			return errs.Unavailable("registry %s answered a range of blob %s that was not asked for", b.server.host, b.desc.Digest)
 		}
 		skip = b.offset - from
 		if length >= 0 {
@@ -81,7 +97,7 @@ func (b *blobReader) position(resp *http.Response) error {
 	}
 	if _, err := io.CopyN(io.Discard, b.body, skip); err != nil {
 		b.drop()
-		return cannotReach(b.repo.host, err)
+		return cannotReach(b.server.host, err)
 	}
 	return nil
 }
@@ -126,14 +142,20 @@ func (b *blobReader) failed(err error) error {
 		return cause
 	}
 	b.failures++
-	if b.failures >= b.repo.client.opts.Attempts {
+	if b.server.aide {
+		// The registry goes on for a mirror that has begun.
+		b.server.excuse(cannotReach(b.server.host, err))
+		b.server, b.failures = b.repo.origin, 0
+		return nil
+	}
+	if b.failures >= b.server.opts.Attempts {
 		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 			return errs.Unavailable("registry %s ended blob %s after %d of %d bytes",
-				b.repo.host, b.desc.Digest, b.offset, b.desc.Size)
+				b.server.host, b.desc.Digest, b.offset, b.desc.Size)
 		}
-		return cannotReach(b.repo.host, err)
+		return cannotReach(b.server.host, err)
 	}
-	return sleep(b.ctx, backoff(b.repo.client.opts.Backoff, b.failures))
+	return sleep(b.ctx, backoff(b.server.opts.Backoff, b.failures))
 }
 
 // reopen goes on where the connection was cut. A registry that refuses now what
@@ -144,7 +166,7 @@ func (b *blobReader) reopen() error {
 		if err == nil {
 			return nil
 		}
-		if !passing(err) && !refusedConnection(err) {
+		if !passing(err) && !refusedConnection(err) && !b.server.aide {
 			return err
 		}
 		if failure := b.failed(err); failure != nil {

@@ -1,8 +1,10 @@
 // Package registry talks to registries in the OCI distribution protocol 1.1,
 // and to the Docker registries of API version 2 that came before it.
 //
-// It owns the connection: which scheme a host is spoken to in, credentials and
-// tokens, retries, and going on with a transfer where it was cut. What it hands
+// It owns the connection: which servers are asked for a name and in which order
+// (the registry, its mirrors, neighbours, as Docker and containerd configure
+// them), the scheme and the certificates a host is spoken to with, credentials
+// and tokens, retries, and going on with a transfer where it was cut. What it hands
 // out is checked: a manifest has the digest that was asked for, a blob reader
 // never yields more bytes than the descriptor says. It knows nothing of images,
 // tags kept locally, layers or the disk.
@@ -10,7 +12,7 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -18,9 +20,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/distribution/reference"
 	registrytypes "github.com/moby/moby/api/types/registry"
 )
 
@@ -32,10 +34,7 @@ const dockerHub = "registry-1.docker.io"
 
 // Options configures a Client; the zero value is usable.
 type Options struct {
-	// Insecure lists registries, as host, host:port or CIDR, whose
-	// certificates are not verified and which may be spoken to in plain HTTP.
-	// Loopback addresses are always treated so.
-	Insecure []string
+	Settings
 	// UserAgent is sent with every request.
 	UserAgent string
 	// Attempts is how often a request is tried before its failure is
@@ -57,11 +56,12 @@ type Options struct {
 // Client holds the connections to registries. It is safe for concurrent use.
 type Client struct {
 	opts     Options
-	secure   http.RoundTripper
-	insecure http.RoundTripper // does not verify certificates
+	settings atomic.Pointer[Settings]
 
-	mu      sync.Mutex        // guards schemes
-	schemes map[string]string // of insecure hosts, as found by asking
+	mu         sync.Mutex                 // guards what follows
+	schemes    map[string]string          // of insecure hosts, as found by asking
+	transports map[string]*http.Transport // by the key of their link
+	resting    map[string]time.Time       // mirrors and neighbours that did not answer, and until when they are left alone
 }
 
 // New returns a client.
@@ -81,93 +81,51 @@ func New(opts Options) *Client {
 	if opts.UserAgent == "" {
 		opts.UserAgent = "gantry"
 	}
-	transport := func(skipVerify bool) http.RoundTripper {
-		return &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
-			TLSHandshakeTimeout: 10 * time.Second,
-			ForceAttemptHTTP2:   true,
-			MaxIdleConnsPerHost: 8,
-			IdleConnTimeout:     30 * time.Second,
-			// A blob is sent as it is stored; its digest is of those bytes.
-			DisableCompression: true,
-		}
-	}
-	return &Client{
-		opts:     opts,
-		secure:   transport(false),
-		insecure: transport(true),
-		schemes:  map[string]string{},
-	}
+	c := &Client{opts: opts}
+	c.Configure(opts.Settings)
+	return c
 }
 
-// Repository is one repository of a registry as one caller may see it: tokens
-// are kept for as long as the value lives, and are never shared.
-type Repository struct {
-	client *Client
-	host   string // of the registry, with its port
-	path   string // name of the repository within the registry
-	origin *endpoint
-}
-
-// Repository reaches for the registry that serves the name. The credentials go
-// to that registry, and the token server it names, and to nobody else.
-func (c *Client) Repository(ctx context.Context, name reference.Named, cred *AuthConfig) (*Repository, error) {
-	host := registryHost(reference.Domain(name))
-	origin, err := c.origin(ctx, host, cred)
-	if err != nil {
-		return nil, err
+// Configure takes over other settings, which Check has passed. What is under
+// way goes on with the old ones.
+func (c *Client) Configure(s Settings) {
+	if s.HostDirs == nil {
+		s.HostDirs = DefaultHostDirs()
 	}
-	return &Repository{client: c, host: host, path: reference.Path(name), origin: origin}, nil
-}
-
-// origin is the registry itself.
-func (c *Client) origin(ctx context.Context, host string, cred *AuthConfig) (*endpoint, error) {
-	scheme, transport := "https", c.secure
-	if c.isInsecure(ctx, host) {
-		var err error
-		if scheme, err = c.findScheme(ctx, host); err != nil {
-			return nil, err
-		}
-		transport = c.insecure
+	c.settings.Store(&s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
 	}
-	s := &sender{&http.Client{Transport: transport, CheckRedirect: checkRedirect}, c.opts}
-	return &endpoint{
-		client: c,
-		host:   host,
-		root:   scheme + "://" + host + "/v2",
-		sender: s,
-		auth: &authorizer{
-			host: host, secure: scheme == "https", sender: s, insecure: c.isInsecure, cred: credentialOf(cred),
-		},
-	}, nil
-}
-
-// send asks the registry itself for something of the repository.
-func (r *Repository) send(ctx context.Context, c call) (*http.Response, error) {
-	return r.origin.do(ctx, r.path, c)
+	c.transports, c.schemes, c.resting = map[string]*http.Transport{}, map[string]string{}, map[string]time.Time{}
 }
 
 // maxRedirects is how often a request may be sent elsewhere.
 const maxRedirects = 10
 
-// checkRedirect takes the credentials off a request that leaves the server they
-// are for, another port or scheme of the same host included, and never puts
-// them back. A body that holds credentials does not go there at all.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return fmt.Errorf("it redirects in a circle")
-	}
-	for _, hop := range append(via[1:len(via):len(via)], req) {
-		if !sameOrigin(via[0].URL, hop.URL) {
+// checkRedirect takes what is for one server only off a request that leaves it,
+// another port or scheme of the same host included, and never puts it back. A
+// body that may hold credentials does not go there at all.
+func checkRedirect(private http.Header) func(req *http.Request, via []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		if len(via) >= maxRedirects {
+			return errors.New("it redirects in a circle")
+		}
+		for _, hop := range append(via[1:len(via):len(via)], req) {
+			if sameOrigin(via[0].URL, hop.URL) {
+				continue
+			}
 			req.Header.Del("Authorization")
+			for key := range private {
+				req.Header.Del(key)
+			}
 			if req.Body != nil && req.Body != http.NoBody {
 				return fmt.Errorf("it sends what is meant for it to another server, %s", req.URL.Host)
 			}
 		}
+		return nil
 	}
-	return nil
 }
 
 // sameOrigin compares scheme, host and port.
@@ -186,18 +144,23 @@ func originHost(u *url.URL) string {
 }
 
 // isInsecure tells whether a host may be spoken to without a verified
-// certificate.
+// certificate, because a person said so or because it is this machine.
 func (c *Client) isInsecure(ctx context.Context, host string) bool {
-	bare := host
+	return c.isListedInsecure(ctx, host) || isLoopback(bareHost(host))
+}
+
+func bareHost(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
-		bare = h
+		host = h
 	}
-	bare = strings.Trim(bare, "[]")
-	if isLoopback(bare) {
-		return true
-	}
+	return strings.Trim(host, "[]")
+}
+
+// isListedInsecure tells whether a person said so.
+func (c *Client) isListedInsecure(ctx context.Context, host string) bool {
+	bare := bareHost(host)
 	var addrs []netip.Addr
-	for _, entry := range c.opts.Insecure {
+	for _, entry := range c.settings.Load().Insecure {
 		prefix, err := netip.ParsePrefix(entry)
 		if err != nil {
 			if entry == host || entry == bare {
@@ -235,7 +198,7 @@ func lookup(ctx context.Context, bare string) []netip.Addr {
 
 // findScheme asks an insecure registry in TLS and, where that is not spoken, in
 // plain HTTP. An answer is remembered until a connection fails.
-func (c *Client) findScheme(ctx context.Context, host string) (string, error) {
+func (c *Client) findScheme(ctx context.Context, host string, transport *http.Transport) (string, error) {
 	c.mu.Lock()
 	scheme, known := c.schemes[host]
 	c.mu.Unlock()
@@ -249,7 +212,7 @@ func (c *Client) findScheme(ctx context.Context, host string) (string, error) {
 			return "", cannotReach(host, err)
 		}
 		req.Header.Set("User-Agent", c.opts.UserAgent)
-		resp, err := c.insecure.RoundTrip(req)
+		resp, err := transport.RoundTrip(req)
 		if err == nil {
 			resp.Body.Close()
 			c.mu.Lock()
@@ -258,6 +221,10 @@ func (c *Client) findScheme(ctx context.Context, host string) (string, error) {
 			return scheme, nil
 		}
 		failure = err
+		var op *net.OpError
+		if ctx.Err() != nil || errors.As(err, &op) && op.Op == "dial" {
+			break // nobody is there in any language
+		}
 	}
 	return "", cannotReach(host, failure)
 }

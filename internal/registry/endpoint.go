@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/gantry-containers/gantry/internal/errs"
@@ -14,11 +16,91 @@ import (
 
 // endpoint is one server that is asked for a repository.
 type endpoint struct {
-	client *Client
-	host   string // as a person names it, with its port
-	root   string // URL up to and with /v2
+	client    *Client
+	host      string // with its port
+	config    hostConfig
+	can       capability
+	opts      Options
+	namespace string // the registry it stands in for, which it is told; "" is itself
+	aide      bool   // a mirror or neighbour, which we can do without
+	neighbour bool
+	open      bool // may be spoken to in plain HTTP
+	auth      *authorizer
+
+	mu     sync.Mutex // guards what follows
+	root   *url.URL   // up to and with /v2; nil before it is asked for the first time
 	sender *sender
-	auth   *authorizer
+}
+
+// endpoint makes one of what is configured for a server.
+func (c *Client) endpoint(host string, config hostConfig, cred credential) *endpoint {
+	return &endpoint{
+		client: c, host: host, config: config, can: config.can, opts: c.opts,
+		auth: &authorizer{host: host, cred: cred, insecure: c.isInsecure},
+	}
+}
+
+// asAide asks the server as one that must not keep us waiting.
+func (e *endpoint) asAide() *endpoint {
+	e.aide = true
+	e.opts.Attempts = min(e.opts.Attempts, aideAttempts)
+	if e.config.dialTimeout == 0 {
+		e.config.dialTimeout = mirrorDial
+	}
+	return e
+}
+
+// ready finds out how the server is spoken to, once.
+func (e *endpoint) ready(ctx context.Context) (*url.URL, *sender, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.root != nil {
+		return e.root, e.sender, nil
+	}
+	c := e.client
+	// What is configured for this machine is meant; else it needs none.
+	insecure := e.open || c.isListedInsecure(ctx, e.host) || isLoopback(bareHost(e.host)) && e.config.tls.empty()
+	link, err := newLink(e.config.tls, insecure, e.config.dialTimeout)
+	if err != nil {
+		return nil, nil, err
+	}
+	own := c.transport(link)
+	root := e.config.url
+	if root == nil {
+		root = &url.URL{Scheme: "https", Host: e.host, Path: "/v2"}
+		if insecure {
+			if root.Scheme, err = c.findScheme(ctx, e.host, own); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	e.root = root
+	e.sender = &sender{
+		http: &http.Client{
+			Transport:     &byHost{root.Host, own, c.transport(link.anonymous())},
+			CheckRedirect: checkRedirect(e.config.header),
+		},
+		opts: e.opts,
+	}
+	e.auth.secure, e.auth.sender = root.Scheme == "https" && !insecure, e.sender
+	return e.root, e.sender, nil
+}
+
+// resting tells of a mirror or neighbour that did not answer a while ago.
+func (e *endpoint) resting() bool {
+	e.client.mu.Lock()
+	defer e.client.mu.Unlock()
+	return e.aide && time.Now().Before(e.client.resting[e.host])
+}
+
+// excuse leaves a mirror or neighbour alone that does not answer.
+func (e *endpoint) excuse(err error) {
+	if !e.aide || !silent(err) {
+		return
+	}
+	e.client.mu.Lock()
+	defer e.client.mu.Unlock()
+	e.client.resting[e.host] = time.Now().Add(restTime)
 }
 
 // What a call is allowed to do, as a token server calls it.
@@ -30,13 +112,14 @@ const (
 
 // call is one request for something of a repository.
 type call struct {
-	method  string
-	path    string   // below the repository, with its query
-	url     *url.URL // instead of path: where the registry said to go on
-	header  http.Header
-	actions string   // of the token; pulling when empty
-	also    []string // further scopes of the token
-	scopes  []string // instead of actions on the repository
+	method   string
+	path     string   // below the repository, with its query
+	absolute string   // instead: a path of the server, without the API's root
+	url      *url.URL // instead: where the registry said to go on
+	header   http.Header
+	actions  string   // of the token; pulling when empty
+	also     []string // further scopes of the token
+	scopes   []string // instead of actions on the repository
 	// body gives the bytes to send, each time anew; length is their number.
 	body   func() (io.ReadCloser, error)
 	length int64
@@ -47,27 +130,25 @@ type call struct {
 // chance with a fresh token. What the answer says is the caller's to judge, its
 // body the caller's to close.
 func (e *endpoint) do(ctx context.Context, path string, c call) (*http.Response, error) {
-	target := c.url
-	if target == nil {
-		u, err := url.Parse(e.root + "/" + path + c.path)
-		if err != nil {
-			return nil, errs.InvalidArgument("cannot ask registry %s: %w", e.host, err)
-		}
-		target = u
+	root, sender, err := e.ready(ctx)
+	if err != nil {
+		return nil, err
 	}
-	target, ours := e.owns(target)
+	target, ours, err := e.target(root, path, c)
+	if err != nil {
+		return nil, err
+	}
 	scopes := c.scopes
 	if scopes == nil {
 		scopes = append([]string{"repository:" + path + ":" + cmp.Or(c.actions, pulling)}, c.also...)
 	}
 	var authorization string
-	var err error
 	if ours {
 		if authorization, err = e.auth.header(ctx, scopes); err != nil {
 			return nil, e.failure(err)
 		}
 	}
-	resp, err := e.attempt(ctx, target, c, authorization)
+	resp, err := e.attempt(ctx, sender, target, c, authorization, ours)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || !ours || !sameOrigin(target, resp.Request.URL) {
 		return resp, e.failure(err)
 	}
@@ -80,23 +161,35 @@ func (e *endpoint) do(ctx context.Context, path string, c call) (*http.Response,
 		return resp, nil
 	}
 	drain(resp)
-	resp, err = e.attempt(ctx, target, c, fresh)
+	resp, err = e.attempt(ctx, sender, target, c, fresh, ours)
 	return resp, e.failure(err)
 }
 
-// owns tells whether a URL is this server's, so that it may see credentials. A
-// server behind a proxy that adds TLS may name itself in plain HTTP.
-func (e *endpoint) owns(u *url.URL) (*url.URL, bool) {
-	root, err := url.Parse(e.root)
+// target is the URL of a call, and whether it is this server's, so that it may
+// see credentials. A server behind a proxy that adds TLS may name itself in
+// plain HTTP.
+func (e *endpoint) target(root *url.URL, path string, c call) (*url.URL, bool, error) {
+	if c.url != nil {
+		u := *c.url
+		if root.Scheme == "https" && u.Scheme == "http" && u.Host == root.Host {
+			u.Scheme = "https"
+		}
+		return &u, sameOrigin(root, &u), nil
+	}
+	below := c.absolute
+	if below == "" {
+		below = root.Path + "/" + path + c.path
+	}
+	u, err := root.Parse(below)
 	if err != nil {
-		return u, false
+		return nil, false, errs.InvalidArgument("cannot ask registry %s: %w", e.host, err)
 	}
-	if root.Scheme == "https" && u.Scheme == "http" && u.Host == root.Host {
-		copied := *u
-		copied.Scheme = "https"
-		u = &copied
+	if e.namespace != "" {
+		query := u.Query()
+		query.Set("ns", e.namespace) // as containerd does
+		u.RawQuery = query.Encode()
 	}
-	return u, sameOrigin(root, u)
+	return u, true, nil
 }
 
 // failure makes a sentence of a request that got no answer.
@@ -105,23 +198,27 @@ func (e *endpoint) failure(err error) error {
 		return nil
 	}
 	e.client.forget(e.host)
+	e.mu.Lock()
+	e.root = nil // it may come back with another scheme
+	e.mu.Unlock()
 	return cannotReach(e.host, err)
 }
 
 // attempt sends a call, again where that is allowed.
-func (e *endpoint) attempt(ctx context.Context, target *url.URL, c call, authorization string) (*http.Response, error) {
-	patience := e.client.opts.IdleTimeout
+func (e *endpoint) attempt(ctx context.Context, sender *sender, target *url.URL, c call, authorization string, ours bool) (*http.Response, error) {
+	patience := e.opts.IdleTimeout
 	if c.method == http.MethodPut && c.body == nil {
 		patience *= commitPatience
 	}
-	return e.sender.do(ctx, patience, c.body == nil || c.repeat, func(ctx context.Context) (*http.Request, error) {
+	return sender.do(ctx, patience, c.body == nil || c.repeat, func(ctx context.Context) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, c.method, target.String(), nil)
 		if err != nil {
 			return nil, err
 		}
-		for key, values := range c.header {
-			req.Header[key] = values
+		if ours {
+			maps.Copy(req.Header, e.config.header)
 		}
+		maps.Copy(req.Header, c.header)
 		if authorization != "" {
 			req.Header.Set("Authorization", authorization)
 		}

@@ -37,10 +37,31 @@ type ResponseError struct {
 	Message string
 	// RetryAfter is how long it asked to be left alone; 0 when it did not.
 	RetryAfter time.Duration
+	// Limit is what the registry told of its limits; nil is nothing.
+	Limit *RateLimit
 }
 
-// Error says what the registry said, as "manifest unknown: manifest unknown".
+// Error says what the registry said, as "manifest unknown: manifest unknown",
+// and what may help when that is that it was asked too often.
 func (e *ResponseError) Error() string {
+	text := e.said()
+	if e.Status != http.StatusTooManyRequests {
+		return text
+	}
+	var hints []string
+	if e.Limit != nil {
+		hints = append(hints, e.Limit.String())
+	}
+	if e.RetryAfter > 0 {
+		hints = append(hints, "it asks to wait for "+e.RetryAfter.Round(time.Second).String())
+	}
+	if len(hints) > 0 {
+		text += " (" + strings.Join(hints, "; ") + ")"
+	}
+	return text
+}
+
+func (e *ResponseError) said() string {
 	if e.Code != "" {
 		code := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
 		if e.Message == "" {
@@ -74,7 +95,7 @@ const maxErrorBody = 64 << 10
 // refusal turns an answer that is no success into an error, and closes it.
 func refusal(host string, resp *http.Response) error {
 	defer resp.Body.Close()
-	e := &ResponseError{Host: host, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
+	e := &ResponseError{Host: host, Status: resp.StatusCode, RetryAfter: askedWait(resp.Header), Limit: rateLimit(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized &&
 		strings.Contains(resp.Header.Get("Www-Authenticate"), `error="insufficient_scope"`) {
 		// The token was good, and not for this: as a registry without
@@ -101,7 +122,7 @@ func refusal(host string, resp *http.Response) error {
 func waitOf(err error) time.Duration {
 	var refused *ResponseError
 	if errors.As(err, &refused) {
-		return refused.RetryAfter
+		return min(refused.RetryAfter, maxWait)
 	}
 	return 0
 }

@@ -18,19 +18,16 @@ func (c *Client) Login(ctx context.Context, cred *AuthConfig) (identityToken str
 	if err != nil {
 		return "", err
 	}
-	e, err := c.origin(ctx, host, cred)
+	e, err := c.server(host, cred)
 	if err != nil {
 		return "", err
 	}
 	e.auth.offline = true
-	target, err := url.Parse(e.root + "/")
-	if err != nil {
-		return "", errs.InvalidArgument("cannot ask registry %s: %w", host, err)
-	}
-	resp, err := e.do(ctx, "", call{method: http.MethodGet, url: target, scopes: []string{}})
+	resp, err := e.do(ctx, "", call{method: http.MethodGet, scopes: []string{}})
 	if err != nil {
 		return "", err
 	}
+	target := resp.Request.URL.Redacted()
 	switch resp.StatusCode {
 	case http.StatusOK:
 		drain(resp)
@@ -42,6 +39,15 @@ func (c *Client) Login(ctx context.Context, cred *AuthConfig) (identityToken str
 		return "", errs.InvalidArgument("%s is no registry: it does not know %s", host, target)
 	}
 	return "", refusal(host, resp)
+}
+
+// server is a registry as one talks to it about itself: mirrors do not count.
+func (c *Client) server(host string, cred *AuthConfig) (*endpoint, error) {
+	config, err := c.configOf(host)
+	if err != nil {
+		return nil, err
+	}
+	return c.endpoint(host, config, credentialOf(cred)), nil
 }
 
 // serverHost is the registry that credentials are for. Clients name it by host,

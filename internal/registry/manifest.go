@@ -39,8 +39,16 @@ func accepted() []string {
 }
 
 // Resolve asks what a tag or digest stands for, without fetching it.
-func (r *Repository) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
-	resp, err := r.send(ctx, call{method: http.MethodHead, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
+func (r *Repository) Resolve(ctx context.Context, ref string) (desc ocispec.Descriptor, err error) {
+	err = r.read(ctx, ref, func(e *endpoint) (err error) {
+		desc, err = r.resolveAt(ctx, e, ref)
+		return err
+	})
+	return desc, err
+}
+
+func (r *Repository) resolveAt(ctx context.Context, e *endpoint, ref string) (ocispec.Descriptor, error) {
+	resp, err := e.do(ctx, r.path, call{method: http.MethodHead, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -51,37 +59,45 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (ocispec.Descripto
 	}
 	// A HEAD carries no words for what is wrong, and old registries leave
 	// out the digest: the GET tells.
-	desc, _, err := r.Manifest(ctx, ref)
+	desc, _, err := r.manifestAt(ctx, e, ref)
 	return desc, err
 }
 
 // Manifest fetches a manifest or index by tag or by digest. Its bytes have the
 // digest of the descriptor, and the one asked for when ref is a digest. Nothing
 // else of it is checked.
-func (r *Repository) Manifest(ctx context.Context, ref string) (ocispec.Descriptor, []byte, error) {
+func (r *Repository) Manifest(ctx context.Context, ref string) (desc ocispec.Descriptor, data []byte, err error) {
+	err = r.read(ctx, ref, func(e *endpoint) (err error) {
+		desc, data, err = r.manifestAt(ctx, e, ref)
+		return err
+	})
+	return desc, data, err
+}
+
+func (r *Repository) manifestAt(ctx context.Context, e *endpoint, ref string) (ocispec.Descriptor, []byte, error) {
 	var none ocispec.Descriptor
-	resp, err := r.send(ctx, call{method: http.MethodGet, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
+	resp, err := e.do(ctx, r.path, call{method: http.MethodGet, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
 	if err != nil {
 		return none, nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return none, nil, refusal(r.host, resp)
+		return none, nil, refusal(e.host, resp)
 	}
 	defer resp.Body.Close()
 	if isHTML(resp.Header) {
-		return none, nil, errs.InvalidArgument("registry %s answered with a web page where a manifest was asked for", r.host)
+		return none, nil, errs.InvalidArgument("registry %s answered with a web page where a manifest was asked for", e.host)
 	}
 	if resp.ContentLength > MaxManifest {
-		return none, nil, tooLarge(r.host)
+		return none, nil, tooLarge(e.host)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxManifest+1))
 	if err != nil {
-		return none, nil, cannotReach(r.host, err)
+		return none, nil, cannotReach(e.host, err)
 	}
 	if len(body) > MaxManifest {
-		return none, nil, tooLarge(r.host)
+		return none, nil, tooLarge(e.host)
 	}
-	return r.checkManifest(ref, resp.Header, body)
+	return checkManifest(e.host, ref, resp.Header, body)
 }
 
 func tooLarge(host string) error {
@@ -89,7 +105,7 @@ func tooLarge(host string) error {
 }
 
 // checkManifest holds the bytes against every digest that was named for them.
-func (r *Repository) checkManifest(ref string, h http.Header, body []byte) (ocispec.Descriptor, []byte, error) {
+func checkManifest(host, ref string, h http.Header, body []byte) (ocispec.Descriptor, []byte, error) {
 	desc := ocispec.Descriptor{MediaType: contentType(h), Digest: digest.FromBytes(body), Size: int64(len(body))}
 	for _, claim := range []string{ref, h.Get("Docker-Content-Digest")} {
 		want, err := digest.Parse(claim)
@@ -98,7 +114,7 @@ func (r *Repository) checkManifest(ref string, h http.Header, body []byte) (ocis
 		}
 		if got := want.Algorithm().FromBytes(body); got != want {
 			return ocispec.Descriptor{}, nil, errs.InvalidArgument(
-				"registry %s sent a manifest with digest %s where %s was asked for", r.host, got, want)
+				"registry %s sent a manifest with digest %s where %s was asked for", host, got, want)
 		}
 		if claim == ref {
 			desc.Digest = want
@@ -109,7 +125,7 @@ func (r *Repository) checkManifest(ref string, h http.Header, body []byte) (ocis
 		SchemaVersion int    `json:"schemaVersion"`
 	}
 	if err := json.Unmarshal(body, &named); err != nil {
-		return ocispec.Descriptor{}, nil, errs.InvalidArgument("registry %s sent a manifest that is not JSON: %w", r.host, err)
+		return ocispec.Descriptor{}, nil, errs.InvalidArgument("registry %s sent a manifest that is not JSON: %w", host, err)
 	}
 	if named.MediaType != "" {
 		desc.MediaType = named.MediaType
@@ -136,7 +152,7 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 			return nil, errs.InvalidArgument("registry %s lists its tags in a circle", r.host)
 		}
 		seen[next] = true
-		resp, err := r.send(ctx, call{method: http.MethodGet, path: next})
+		resp, err := r.origin.do(ctx, r.path, call{method: http.MethodGet, path: next})
 		if err != nil {
 			return nil, err
 		}

@@ -52,7 +52,7 @@ func (r *Repository) referrerPages(ctx context.Context, path, next string) (list
 			return nil, errs.InvalidArgument("registry %s lists referrers in a circle", r.host)
 		}
 		seen[next] = true
-		resp, err := r.send(ctx, call{method: http.MethodGet, path: next, header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}})
+		resp, err := r.origin.do(ctx, r.path, call{method: http.MethodGet, path: next, header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}})
 		if err != nil {
 			return nil, err
 		}

@@ -285,7 +285,7 @@ func TestLoopbackTLS(t *testing.T) {
 }
 
 func TestInsecure(t *testing.T) {
-	c := New(Options{Insecure: []string{"10.0.0.0/8", "reg.example:5000", "plain.example"}})
+	c := New(Options{Settings: Settings{Insecure: []string{"10.0.0.0/8", "reg.example:5000", "plain.example"}}})
 	for host, want := range map[string]bool{
 		"localhost": true, "localhost:5000": true, "127.0.0.1:1": true, "127.9.9.9": true, "[::1]:5000": true,
 		"10.1.2.3:5000": true, "reg.example:5000": true, "reg.example:6000": false, "plain.example:1": true,
@@ -320,9 +320,8 @@ func FuzzManifest(f *testing.F) {
 		if refusal("host", resp).Error() == "" {
 			t.Error("a refusal without words")
 		}
-		r := &Repository{host: "host"}
 		for _, ref := range []string{"tag", digest.FromBytes(body).String(), digest.FromString("other").String()} {
-			desc, data, err := r.checkManifest(ref, resp.Header, body)
+			desc, data, err := checkManifest("host", ref, resp.Header, body)
 			if err == nil && (desc.Digest != digest.FromBytes(data) || ref == digest.FromString("other").String()) {
 				t.Errorf("%s: passed as %s", ref, desc.Digest)
 			}

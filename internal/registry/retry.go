@@ -40,7 +40,11 @@ func (s *sender) do(ctx context.Context, patience time.Duration, repeat bool, bu
 			wait = retryAfter(resp.Header)
 			drain(resp)
 		}
-		if err := sleep(ctx, max(wait, backoff(s.opts.Backoff, attempt))); err != nil {
+		wait = max(wait, backoff(s.opts.Backoff, attempt))
+		if resp != nil && wait >= time.Second {
+			tell(ctx, "registry %s answered %d %s: trying again in %s", resp.Request.URL.Host, resp.StatusCode, http.StatusText(resp.StatusCode), wait.Round(time.Second))
+		}
+		if err := sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -67,6 +71,9 @@ func (s *sender) try(ctx context.Context, patience time.Duration, build func(ctx
 	}
 	w.timer.Stop()
 	resp.Body = &incoming{resp.Body, w}
+	if limit := rateLimit(resp.Header); limit.low() && resp.StatusCode < 400 {
+		tell(ctx, "registry %s limits how often it is asked: %s", resp.Request.URL.Host, limit)
+	}
 	return resp, nil
 }
 
@@ -103,18 +110,17 @@ func passing(err error) bool {
 		errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// retryAfter reads how long the registry asks to be left alone; 0 when it does
-// not say.
-func retryAfter(h http.Header) time.Duration {
+// retryAfter is how long we wait as the registry asks; 0 when it does not say.
+func retryAfter(h http.Header) time.Duration { return min(askedWait(h), maxWait) }
+
+// askedWait reads how long a registry asks to be left alone.
+func askedWait(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
-	if value == "" {
-		return 0
-	}
 	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
-		return min(time.Duration(seconds)*time.Second, maxWait)
+		return min(time.Duration(seconds), 366*24*3600) * time.Second
 	}
 	if t, err := http.ParseTime(value); err == nil {
-		return max(0, min(time.Until(t), maxWait))
+		return max(0, time.Until(t))
 	}
 	return 0
 }

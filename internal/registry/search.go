@@ -15,6 +15,9 @@ import (
 	"github.com/gantry-containers/gantry/internal/filter"
 )
 
+// searchPath is the search of Docker's registry protocol 1.
+const searchPath = "/v1/search"
+
 // searchHost is where Docker Hub is searched.
 const searchHost = "index.docker.io"
 
@@ -63,19 +66,14 @@ func (c *Client) Search(ctx context.Context, term string, limit int, filters fil
 // search makes the request. Credentials go along without being asked for, as
 // registries answer with what the person may see.
 func (c *Client) search(ctx context.Context, host, query string, limit int, cred *AuthConfig) (*registrytypes.SearchResults, error) {
-	e, err := c.origin(ctx, host, cred)
+	e, err := c.server(host, cred)
 	if err != nil {
 		return nil, err
 	}
-	target, err := url.Parse(strings.TrimSuffix(e.root, "/v2") + "/v1/search")
-	if err != nil {
-		return nil, errs.InvalidArgument("cannot ask registry %s: %w", host, err)
-	}
-	target.RawQuery = url.Values{"q": {query}, "n": {strconv.Itoa(limit)}}.Encode()
 	e.auth.volunteer()
 	resp, err := e.do(ctx, "", call{
-		method: http.MethodGet, url: target, header: http.Header{"X-Docker-Token": {"true"}},
-		scopes: []string{"registry:catalog:search"},
+		method: http.MethodGet, absolute: searchPath + "?" + url.Values{"q": {query}, "n": {strconv.Itoa(limit)}}.Encode(),
+		header: http.Header{"X-Docker-Token": {"true"}}, scopes: []string{"registry:catalog:search"},
 	})
 	if err != nil {
 		return nil, err
@@ -83,7 +81,7 @@ func (c *Client) search(ctx context.Context, host, query string, limit int, cred
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
 		drain(resp)
-		return nil, errs.NotFound("registry %s cannot be searched: it does not know %s", host, target.Path)
+		return nil, errs.NotFound("registry %s cannot be searched: it does not know %s", host, searchPath)
 	case resp.StatusCode != http.StatusOK:
 		return nil, refusal(host, resp)
 	}
