@@ -112,6 +112,7 @@ func (d *Daemon) reloads(ctx context.Context, signals <-chan os.Signal) {
 		case <-signals:
 		}
 		d.notify("RELOADING=1")
+		d.engine.RenewShim(ctx)
 		if err := d.reload(); err != nil {
 			d.log.Error("the configuration stays as it was", "error", err)
 		}

@@ -81,6 +81,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.shim, err = shim.Ensure(ctx, c.ExecRoot, binary); err != nil {
 		return err
 	}
+	e.RenewShim(ctx)
 	if err := e.openImages(); err != nil {
 		return err
 	}
@@ -100,6 +101,18 @@ func (e *Engine) open(ctx context.Context) (err error) {
 		return err
 	}
 	return e.Images.Collect(ctx)
+}
+
+// RenewShim upgrades a shim that runs another gantry-shim than is installed now,
+// with its containers running on. One that cannot be upgraded is left as it is.
+func (e *Engine) RenewShim(ctx context.Context) {
+	renewed, err := e.shim.Renew(ctx)
+	switch {
+	case err != nil:
+		e.log.Error("the shim stays what it was", "error", err)
+	case renewed:
+		e.log.Info("the shim was upgraded")
+	}
 }
 
 func (e *Engine) openImages() error {

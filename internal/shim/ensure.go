@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,25 @@ func Ensure(ctx context.Context, execRoot, binary string) (*Client, error) {
 	}
 	c.release(l)
 	return c, nil
+}
+
+// Renew upgrades the shim to the file that the binary given to Ensure is now, if
+// it runs another one. It reports whether it did; after an error the old one
+// goes on.
+func (c *Client) Renew(ctx context.Context) (renewed bool, err error) {
+	wanted, err := os.Stat(c.binary)
+	if err != nil {
+		return false, errs.System("cannot upgrade the shim: %w", err)
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return false, err
+	}
+	// By what it is: a package replaces the file under its name.
+	if running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", info.Pid)); err != nil || os.SameFile(wanted, running) {
+		return false, nil
+	}
+	return true, c.Upgrade(ctx, c.binary)
 }
 
 // start runs a shim and returns when it, or one that was faster, listens.

@@ -145,6 +145,62 @@ func TestShimUpgraded(t *testing.T) {
 	f.clean()
 }
 
+// A package replaces gantry-shim: the next daemon, or the one that is told to
+// reload, has the shim become it, and nothing that runs notices.
+func TestShimReplaced(t *testing.T) {
+	f := prepareFixture(t)
+	bin := filepath.Join(f.Dir, "installed")
+	if err := os.CopyFS(bin, os.DirFS(f.Bin)); err != nil {
+		t.Fatal(err)
+	}
+	f.Bin = bin
+	f.begin()
+	l := f.startLoad()
+	for round := range rounds() {
+		leavers := f.startLeavers()
+		if err := os.Rename(f.anotherShim(round), filepath.Join(bin, "gantry-shim")); err != nil {
+			t.Fatal(err)
+		}
+		before := f.shimInfo()
+		switch round % 3 {
+		case 0:
+			if err := syscall.Kill(f.Pid(), syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			f.Kill(syscall.SIGKILL)
+			f.start()
+		case 2:
+			f.Kill(syscall.SIGTERM)
+			f.start()
+		}
+		f.eventually(func() string {
+			now := f.shimInfo()
+			if now.Pid != before.Pid {
+				t.Fatalf("the shim was %+v and is %+v", before, now)
+			}
+			if !same(fmt.Sprintf("/proc/%d/exe", now.Pid), filepath.Join(bin, "gantry-shim")) {
+				return fmt.Sprintf("the shim is still the one before: %+v", now)
+			}
+			return ""
+		})
+		l.alive()
+		l.known()
+		l.check(round)
+		f.endLeavers(leavers)
+		f.left(leavers)
+	}
+	l.end(time.Second) // net is renewed
+	f.stopCounters(l)
+	f.clean()
+}
+
+func same(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
 // anotherShim makes a gantry-shim that is another file with other contents.
 func (f *fixture) anotherShim(n int) string {
 	f.Helper()
