@@ -58,9 +58,22 @@ func start(ctx context.Context, execRoot, binary string) error {
 		return errs.System("cannot start the shim: %w", err)
 	}
 	defer unlock()
-	if c, err := Dial(ctx, execRoot); err == nil {
-		return c.Close()
+	for range 5 {
+		if c, err := Dial(ctx, execRoot); err == nil {
+			return c.Close()
+		}
+		if err = launch(ctx, execRoot, binary); !errors.Is(err, errServed) {
+			return err
+		}
 	}
+	return err
+}
+
+// errServed means that there is a shim already.
+var errServed = errs.Unavailable("cannot start the shim: another one serves the exec root")
+
+// launch executes binary as a shim and waits for what becomes of that.
+func launch(ctx context.Context, execRoot, binary string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return errs.System("cannot start the shim: %w", err)
@@ -83,6 +96,8 @@ func start(ctx context.Context, execRoot, binary string) error {
 	switch {
 	case line == readyLine:
 		return nil
+	case line == servedLine:
+		return errServed
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil && line == "":
@@ -94,6 +109,9 @@ func start(ctx context.Context, execRoot, binary string) error {
 const (
 	readyEnv  = "GANTRY_SHIM_READY" // number of the descriptor to write readyLine to
 	readyLine = "ready\n"
+	// servedLine is said by an io that is one too many. That there was another is
+	// no failure: its starter may have died while it began.
+	servedLine = "served\n"
 )
 
 func logPath(execRoot string) string { return filepath.Join(execRoot, "shim.log") }

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -49,6 +50,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		err = runNet(*root)
 	default:
 		return usage()
+	}
+	if errors.Is(err, errServed) {
+		ready(servedLine)
+		return 1
 	}
 	if err != nil {
 		ready(err.Error() + "\n")
@@ -204,9 +209,10 @@ func (h *Holder) open(state *handover) (*net.UnixListener, error) {
 }
 
 // takeLock makes this the only io of the exec root. One that was killed a moment
-// ago may still be losing its lock.
+// ago may still be losing its lock, and one that begins, started by a daemon that
+// has died since, may not answer yet: errServed once it does.
 func (h *Holder) takeLock() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	f, err := os.OpenFile(filepath.Join(h.execRoot, "shim.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -219,7 +225,13 @@ func (h *Holder) takeLock() error {
 			return nil
 		}
 		if err != unix.EINTR && err != unix.EWOULDBLOCK || ctx.Err() != nil {
-			return fmt.Errorf("another shim serves %s: %w", h.execRoot, err)
+			f.Close()
+			return fmt.Errorf("another shim serves %s and does not answer: %w", h.execRoot, err)
+		}
+		if c, err := net.Dial("unix", SocketPath(h.execRoot)); err == nil {
+			c.Close()
+			f.Close()
+			return errServed
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -487,3 +487,38 @@ func TestNetDies(t *testing.T) {
 		t.Error("the port is still open")
 	}
 }
+
+// Daemons that die one after another start shims at once: one of these serves, and
+// the others leave it to it, also when it is slow.
+func TestShimsBeginAtOnce(t *testing.T) {
+	s := newTest(t)
+	for range rounds() {
+		s.Client.Close()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Another seems to have begun, and does not answer yet.
+		lock, err := lockFile(t.Context(), filepath.Join(s.root, "shim.lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 3
+		began := make(chan error, n)
+		for range n {
+			go func() { began <- launch(t.Context(), s.root, s.binary) }()
+		}
+		lock()
+		serving := 0
+		for range n {
+			switch err := <-began; {
+			case err == nil:
+				serving++
+			case !errors.Is(err, errServed):
+				t.Error(err)
+			}
+		}
+		if serving != 1 {
+			t.Fatalf("%d shims serve", serving)
+		}
+	}
+}
