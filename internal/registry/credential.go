@@ -2,30 +2,8 @@ package registry
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"strings"
-
-	"github.com/gantry-containers/gantry/internal/errs"
 )
-
-// DecodeAuth decodes an X-Registry-Auth header: JSON in URL-safe base64. An
-// empty header is no credentials at all, and no error.
-func DecodeAuth(header string) (*AuthConfig, error) {
-	if header == "" {
-		return nil, nil
-	}
-	// Clients have always been sloppy about padding and alphabet.
-	clean := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(header, "="))
-	data, err := base64.RawURLEncoding.DecodeString(clean)
-	if err != nil {
-		return nil, errs.InvalidArgument("invalid X-Registry-Auth header: %w", err)
-	}
-	cred := &AuthConfig{}
-	if err := json.Unmarshal(data, cred); err != nil {
-		return nil, errs.InvalidArgument("invalid X-Registry-Auth header: %w", err)
-	}
-	return cred, nil
-}
 
 // credentialOf reads an AuthConfig in all the ways clients fill it: user name
 // and password, both of them in "auth" as base64, an identity (refresh) token,

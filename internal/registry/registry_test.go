@@ -297,18 +297,6 @@ func TestInsecure(t *testing.T) {
 	}
 }
 
-func TestDecodeAuth(t *testing.T) {
-	for _, enc := range []*base64.Encoding{base64.URLEncoding, base64.StdEncoding, base64.RawURLEncoding} {
-		cred, err := DecodeAuth(enc.EncodeToString([]byte(`{"username":"me","password":"s?>~"}`)))
-		if err != nil || cred.Username != "me" || cred.Password != "s?>~" {
-			t.Errorf("%+v, %v", cred, err)
-		}
-	}
-	if _, err := DecodeAuth("!"); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("got %v", err)
-	}
-}
-
 // Whatever a registry answers for a manifest, it is verified or an error.
 func FuzzManifest(f *testing.F) {
 	f.Add("application/json", 200, []byte(manifest))

@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	itypes "github.com/moby/moby/api/types/image"
 	ntypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	vtypes "github.com/moby/moby/api/types/volume"
 	"github.com/opencontainers/go-digest"
@@ -29,6 +30,13 @@ type backend struct {
 	volumes    volumes
 	networks   networks
 	system     systemInfo
+	registries registries
+}
+
+type registries interface {
+	Login(ctx context.Context, cred *registry.AuthConfig) (identityToken string, err error)
+	Search(ctx context.Context, term string, limit int, f filter.Args, cred *registry.AuthConfig) ([]registry.SearchResult, error)
+	Inspect(ctx context.Context, name string, cred *registry.AuthConfig) (*registry.DistributionInspect, error)
 }
 
 type containers interface {

@@ -19,6 +19,7 @@ func New(e *engine.Engine, o Options) *Server {
 		volumes:    e.Volumes,
 		networks:   e.Networks,
 		system:     engineInfo{e},
+		registries: e.Registries,
 	}, o)
 }
 

@@ -216,11 +216,12 @@ type fixture struct {
 	images     *fakeImages
 	networks   *fakeNetworks
 	system     *fakeSystem
+	registries *fakeRegistries
 }
 
 func newFixture() *fixture {
-	f := &fixture{containers: &fakeContainers{}, images: &fakeImages{}, networks: &fakeNetworks{}, system: &fakeSystem{}}
-	f.Server = newServer(backend{containers: f.containers, images: f.images, networks: f.networks, system: f.system},
+	f := &fixture{containers: &fakeContainers{}, images: &fakeImages{}, networks: &fakeNetworks{}, system: &fakeSystem{}, registries: &fakeRegistries{}}
+	f.Server = newServer(backend{containers: f.containers, images: f.images, networks: f.networks, system: f.system, registries: f.registries},
 		Options{Version: "1.0"})
 	return f
 }

@@ -32,7 +32,7 @@ func TestVersions(t *testing.T) {
 		{"/v1.51", 404, "page not found"},
 		{"/vx/version", 404, "page not found"},
 		{"/", 404, "page not found"},
-		{"/images/search", 404, "page not found"},
+		{"/images/nowhere", 404, "page not found"},
 		{"/v1.24/system/df", 404, "page not found"},
 		{"/debug/vars", 404, "page not found"},
 	} {

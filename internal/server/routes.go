@@ -46,6 +46,8 @@ func routes() []route {
 		{method: get, pattern: "/version", handle: (*Server).getVersion},
 		{method: get, pattern: "/info", handle: (*Server).getInfo},
 		{method: get, pattern: "/events", stream: true, handle: (*Server).getEvents},
+		{method: post, pattern: "/auth", body: bodyJSON, handle: (*Server).login},
+		{method: get, pattern: "/distribution/{name}/json", since: 1_30, handle: (*Server).inspectDistribution},
 		{method: get, pattern: "/system/df", since: 1_25, handle: (*Server).getDiskUsage},
 
 		{method: get, pattern: "/containers/json", handle: (*Server).listContainers},
@@ -85,6 +87,7 @@ func routes() []route {
 		{method: post, pattern: "/images/create", body: bodyRaw, handle: (*Server).createImage},
 		{method: post, pattern: "/images/load", body: bodyRaw, handle: (*Server).loadImages},
 		{method: post, pattern: "/images/prune", since: 1_25, handle: (*Server).pruneImages},
+		{method: get, pattern: "/images/search", handle: (*Server).searchImages},
 		{method: get, pattern: "/images/get", handle: (*Server).saveImages},
 		{method: get, pattern: "/images/{name}/get", handle: (*Server).saveImages},
 		{method: get, pattern: "/images/{name}/json", handle: (*Server).inspectImage},
