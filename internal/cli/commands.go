@@ -24,12 +24,17 @@ func commands() []entry {
 		{path: "exec", build: (*app).execCommand},
 		{path: "ps", build: (*app).psCommand},
 		{path: "pull", build: (*app).pullCommand},
+		{path: "push", build: (*app).pushCommand},
 		{path: "images", build: (*app).imagesCommand},
+		{path: "login", build: (*app).loginCommand},
+		{path: "logout", build: (*app).logoutCommand},
+		{path: "search", build: (*app).searchCommand},
 		{path: "version", build: (*app).versionCommand},
 		{path: "info", build: (*app).infoCommand},
 
 		{path: "attach", build: (*app).attachCommand},
 		{path: "cp", build: (*app).cpCommand},
+		{path: "commit", build: (*app).commitCommand},
 		{path: "create", build: (*app).createCommand},
 		{path: "diff", build: (*app).diffCommand},
 		{path: "events", build: (*app).eventsCommand},
@@ -58,6 +63,7 @@ func commands() []entry {
 
 		{path: "container", short: "Manage containers"},
 		{path: "container attach", build: (*app).attachCommand},
+		{path: "container commit", build: (*app).commitCommand},
 		{path: "container cp", build: (*app).cpCommand},
 		{path: "container create", build: (*app).createCommand},
 		{path: "container diff", build: (*app).diffCommand},
@@ -90,6 +96,7 @@ func commands() []entry {
 		{path: "image ls", aliases: "list", build: (*app).imagesCommand},
 		{path: "image prune", build: (*app).imagePruneCommand},
 		{path: "image pull", build: (*app).pullCommand},
+		{path: "image push", build: (*app).pushCommand},
 		{path: "image rm", aliases: "rmi remove", build: (*app).rmiCommand},
 		{path: "image save", build: (*app).saveCommand},
 		{path: "image tag", build: (*app).tagCommand},
@@ -99,8 +106,11 @@ func commands() []entry {
 		{path: "network ls", aliases: "list", build: (*app).networkLsCommand},
 
 		{path: "system", short: "Manage the engine"},
+		{path: "system df", build: (*app).dfCommand},
+		{path: "system dial-stdio", build: (*app).systemDialCommand},
 		{path: "system events", build: (*app).eventsCommand},
 		{path: "system info", build: (*app).infoCommand},
+		{path: "system prune", build: (*app).systemPruneCommand},
 
 		{path: "volume", short: "Manage volumes"},
 		{path: "volume create", build: (*app).volumeCreateCommand},
@@ -112,7 +122,7 @@ func commands() []entry {
 }
 
 func commonCommands() []string {
-	return []string{"run", "exec", "ps", "pull", "images", "version", "info"}
+	return []string{"run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 }
 
 // isBuiltin says that a first argument needs no search for a plugin.
@@ -247,7 +257,7 @@ func topName(parent, name string) string {
 		return "images"
 	case "image rm":
 		return "rmi"
-	case "container inspect", "image inspect", "container prune", "image prune":
+	case "container inspect", "image inspect", "container prune", "image prune", "system df", "system dial-stdio", "system prune":
 		return parent + " " + name
 	}
 	if parent == "volume" || parent == "network" {

@@ -95,6 +95,11 @@ func normalCalls(calls []call) []string {
 			continue
 		}
 		c.Query.Del("linux")
+		for name, values := range c.Query {
+			if len(values) == 1 && values[0] == "" {
+				c.Query.Del(name) // to an engine the same as none
+			}
+		}
 		q := c.Query.Encode()
 		out = append(out, fmt.Sprintf("%s %s?%s %s", c.Method, c.Path, q, flat(normalBody(c))))
 	}
@@ -214,5 +219,12 @@ func sameRequests() []string {
 		"volume create", "volume create v -d local -o type=tmpfs -o device=tmpfs --label a=b", "volume ls -f dangling=true", "volume rm a b", "volume rm -f a",
 		"volume prune -f", "volume prune -af --filter label=x", "container prune -f --filter until=24h", "image prune -f", "image prune -a -f",
 		"network ls", "network ls -f driver=bridge", "version", "info", "system info",
+		"push a", "push -q localhost:5000/a/b:tag", "push -a a", "push -a a:1", "push A", "push a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "image push --platform linux/arm64/v8 a:1", "push --disable-content-trust a",
+		"commit c", "commit c repo", "commit -a me -m msg -c CMD=x -c ENV=y -p=false c localhost:5000/a/b:tag", "container commit --pause c Repo", "commit c a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "commit",
+		"search term", "search --limit 5 -f is-official=true -f stars=3 --no-trunc localhost:5000/term", "search", "search http://a/b",
+		"login -u a -p b localhost:5000", "login --username a --password b", "login -u a --password-stdin localhost:5000", "login -u a http://localhost:5000/v2/", "login -u a -p b docker.io", "login -p x --password-stdin a", "login --password-stdin a", "login -u= -p x a", "login -u a -p= a", "login a b", "login -u a localhost:5000",
+		"logout", "logout localhost:5000", "logout https://localhost:5000/v1/", "logout a b",
+		"system df", "system df -v", "system prune -f", "system prune -af --volumes", "system prune -f --filter label=a", "system prune -f --volumes --filter until=1h", "images --tree", "images --tree -q", "images --tree --format x",
+		"save --platform linux/arm64 -o DIR/save.tar a", "history --platform linux/arm64 a", "image inspect --platform linux/arm64 a", "import --platform linux/arm64 TAR a",
 	)
 }

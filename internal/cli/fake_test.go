@@ -175,7 +175,13 @@ func builtin(method, path string) answer {
 		return answer{stream: func(net.Conn) {}}
 	case last == "wait":
 		return answer{status: 200, body: `{"StatusCode":0}`}
-	case path == "/containers/json", path == "/images/json", path == "/networks":
+	case path == "/commit":
+		return answer{status: 201, body: `{"Id":"sha256:` + fakeID + `"}`}
+	case path == "/auth":
+		return answer{status: 200, body: `{"Status":"Login Succeeded"}`}
+	case path == "/system/df":
+		return answer{status: 200, body: `{}`}
+	case path == "/containers/json", path == "/images/json", path == "/networks", path == "/images/search":
 		return answer{status: 200, body: `[]`}
 	case last == "json":
 		return answer{status: 200, body: `{"Id":"` + fakeID + `","Name":"/c","State":{"Running":true,"Status":"running"},"Config":{"Tty":false},"HostConfig":{},"NetworkSettings":{}}`}
@@ -235,7 +241,7 @@ func command(t testing.TB, program, host string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Args[0] = argv0
-	cmd.Env = append(os.Environ(), "GANTRY_TEST_MAIN=1", "DOCKER_HOST="+host, "GANTRY_HOST=", "DOCKER_CONFIG=/nonexistent", "TZ=UTC")
+	cmd.Env = append(os.Environ(), "GANTRY_TEST_MAIN=1", "DOCKER_HOST="+host, "GANTRY_HOST=", "DOCKER_CONFIG="+t.TempDir(), "TZ=UTC", "DOCKER_CLI_DISABLE_OAUTH_LOGIN=1")
 	cmd.Dir = t.TempDir()
 	return cmd
 }

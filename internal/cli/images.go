@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,9 +19,9 @@ import (
 )
 
 type imagesFlags struct {
-	quiet, all, noTrunc, digests bool
-	format                       string
-	filter                       filters
+	quiet, all, noTrunc, digests, tree bool
+	format                             string
+	filter                             filters
 }
 
 func (a *app) imagesCommand() *cobra.Command {
@@ -33,7 +34,14 @@ func (a *app) imagesCommand() *cobra.Command {
 			if len(args) > 0 {
 				f.filter.add("reference", args[0])
 			}
-			return a.images(cmd, &f)
+			if f.tree {
+				return a.imageTree(cmd, &f)
+			}
+			found, err := a.images(cmd, &f)
+			if err == nil && !found && len(args) > 0 && cmd.CommandPath() == "gantry images" {
+				a.mistakenImages(args[0])
+			}
+			return err
 		},
 		ValidArgsFunction: a.completeImages(1),
 	}
@@ -44,17 +52,56 @@ func (a *app) imagesCommand() *cobra.Command {
 	fs.BoolVar(&f.digests, "digests", false, "Show digests")
 	fs.StringVar(&f.format, "format", "", format.Help)
 	fs.VarP(&f.filter, "filter", "f", "Filter output based on conditions provided")
+	fs.BoolVar(&f.tree, "tree", false, "List multi-platform images as a tree (EXPERIMENTAL)")
 	return cmd
 }
 
-func (a *app) images(cmd *cobra.Command, f *imagesFlags) error {
+func (a *app) listImages(cmd *cobra.Command, f *imagesFlags) (list []image.Summary, err error) {
 	q := url.Values{}
 	if f.all {
 		q.Set("all", "1")
 	}
-	var list []image.Summary
-	if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/images/json", Query: f.filter.query(q)}, &list); err != nil {
+	if f.tree {
+		q.Set("manifests", "1")
+	}
+	err = a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/images/json", Query: f.filter.query(q)}, &list)
+	return list, err
+}
+
+func (a *app) imageTree(cmd *cobra.Command, f *imagesFlags) error {
+	for _, c := range []struct {
+		given bool
+		name  string
+	}{{f.quiet, "quiet"}, {f.noTrunc, "no-trunc"}, {f.digests, "show-digest"}, {f.format != "", "format"}} {
+		if c.given {
+			return fmt.Errorf("--%s is not yet supported with --tree", c.name)
+		}
+	}
+	list, err := a.listImages(cmd, f)
+	if err != nil {
 		return err
+	}
+	w := bufio.NewWriter(a.out)
+	printTree(w, treeOf(list, f.all), int(a.terminalSize()[1]), isTerminal(a.out))
+	return w.Flush()
+}
+
+// mistakenImages helps who typed `gantry images ls`, and asked for images
+// called ls.
+func (a *app) mistakenImages(name string) {
+	for _, e := range commands() {
+		if e.at("image", name) {
+			fmt.Fprintf(a.err, "\nNo images found matching %q: did you mean \"gantry image %[1]s\"?\n", name)
+			return
+		}
+	}
+}
+
+// images says whether there were any.
+func (a *app) images(cmd *cobra.Command, f *imagesFlags) (found bool, err error) {
+	list, err := a.listImages(cmd, f)
+	if err != nil {
+		return false, err
 	}
 	if f.format == "" && !f.quiet {
 		f.format = a.config().ImagesFormat
@@ -64,7 +111,7 @@ func (a *app) images(cmd *cobra.Command, f *imagesFlags) error {
 	for i := range list {
 		rows = append(rows, imageRows(&list[i], !f.noTrunc, f.digests, f.digests || strings.Contains(text, "{{.Digest}}"))...)
 	}
-	return format.Rows(a.out, text, imageHeader(), rows)
+	return len(rows) > 0, format.Rows(a.out, text, imageHeader(), rows)
 }
 
 func (f *imagesFlags) text() string {

@@ -65,5 +65,5 @@ func (a *app) upload(cmd *cobra.Command, path string, q url.Values, in io.Reader
 		_, err = io.Copy(a.out, resp.Body)
 		return err
 	}
-	return progress.Show(resp.Body, a.out)
+	return progress.View{Out: a.out}.Show(resp.Body)
 }

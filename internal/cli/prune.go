@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,10 +22,12 @@ import (
 
 // pruner is what the three prune commands share.
 type pruner struct {
-	noun   string
-	path   string
-	filter filters
-	force  bool
+	noun     string
+	path     string
+	query    url.Values // beside the filters
+	filter   filters
+	force    bool
+	optional bool // an engine may not have this
 	// report reads the answer: a heading, the lines below it, and bytes freed.
 	report func(get func(any) error) (heading string, lines []string, freed uint64, err error)
 }
@@ -44,19 +47,40 @@ func (a *app) prune(ctx context.Context, p *pruner, warning string) error {
 			return fmt.Errorf("%s prune has been cancelled", p.noun)
 		}
 	}
-	heading, lines, freed, err := p.report(func(out any) error {
-		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: p.path, Query: p.filter.query(url.Values{})}, out)
-	})
+	freed, err := a.pruneNow(ctx, p)
 	if err != nil {
 		return err
 	}
-	if len(lines) > 0 {
-		fmt.Fprintf(a.out, "%s\n%s\n\n", heading, strings.Join(lines, "\n"))
-	} else {
-		freed = 0
-	}
 	fmt.Fprintln(a.out, "Total reclaimed space:", units.HumanSize(float64(freed)))
 	return nil
+}
+
+// pruneNow prints what went and returns the bytes freed.
+func (a *app) pruneNow(ctx context.Context, p *pruner) (uint64, error) {
+	a.addPruneFilters(&p.filter)
+	heading, lines, freed, err := p.report(func(out any) error {
+		q := url.Values{}
+		maps.Copy(q, p.query)
+		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: p.path, Query: p.filter.query(q)}, out)
+	})
+	if err != nil || len(lines) == 0 {
+		return 0, err
+	}
+	fmt.Fprintf(a.out, "%s\n%s\n\n", heading, strings.Join(lines, "\n"))
+	return freed, nil
+}
+
+// addPruneFilters adds those of the configuration file, unless the command line
+// asks for the opposite.
+func (a *app) addPruneFilters(f *filters) {
+	opposite := map[string]string{"label": "label!", "label!": "label"}
+	for _, line := range a.config().PruneFilters {
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || (*f)[opposite[name]][value] {
+			continue
+		}
+		f.add(name, value)
+	}
 }
 
 // confirm asks on the output and takes y or yes for an answer.
@@ -75,13 +99,18 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	}
 }
 
-func (a *app) containerPruneCommand() *cobra.Command {
+func containerPruner() *pruner {
 	p := &pruner{noun: "container", path: "/containers/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r container.PruneReport
 		err := get(&r)
 		return "Deleted Containers:", r.ContainersDeleted, r.SpaceReclaimed, err
 	}
+	return p
+}
+
+func (a *app) containerPruneCommand() *cobra.Command {
+	p := containerPruner()
 	cmd := &cobra.Command{
 		Use:   "prune [OPTIONS]",
 		Short: "Remove all stopped containers",
@@ -92,8 +121,7 @@ func (a *app) containerPruneCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) imagePruneCommand() *cobra.Command {
-	var all bool
+func imagePruner() *pruner {
 	p := &pruner{noun: "image", path: "/images/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r image.PruneReport
@@ -108,6 +136,12 @@ func (a *app) imagePruneCommand() *cobra.Command {
 		}
 		return "Deleted Images:", lines, r.SpaceReclaimed, err
 	}
+	return p
+}
+
+func (a *app) imagePruneCommand() *cobra.Command {
+	var all bool
+	p := imagePruner()
 	cmd := &cobra.Command{
 		Use:   "prune [OPTIONS]",
 		Short: "Remove unused images",
@@ -125,14 +159,19 @@ func (a *app) imagePruneCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) volumePruneCommand() *cobra.Command {
-	var all bool
+func volumePruner() *pruner {
 	p := &pruner{noun: "volume", path: "/volumes/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r volume.PruneReport
 		err := get(&r)
 		return "Deleted Volumes:", r.VolumesDeleted, r.SpaceReclaimed, err
 	}
+	return p
+}
+
+func (a *app) volumePruneCommand() *cobra.Command {
+	var all bool
+	p := volumePruner()
 	cmd := &cobra.Command{
 		Use:   "prune [OPTIONS]",
 		Short: "Remove unused local volumes",

@@ -2,15 +2,12 @@ package cli
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 
-	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/cobra"
 
 	"github.com/gantry-containers/gantry/internal/cli/client"
@@ -94,24 +91,5 @@ func (a *app) pull(ctx context.Context, ref imageRef, platform string, out *os.F
 		return err
 	}
 	defer resp.Body.Close()
-	return progress.Show(resp.Body, out)
-}
-
-// registryAuth is the login for a registry in the header the engine expects.
-func (a *app) registryAuth(domain string) (http.Header, error) {
-	creds, ok, err := a.config().Credentials(domain)
-	if err != nil || !ok {
-		return nil, err
-	}
-	text, err := json.Marshal(registry.AuthConfig{
-		Username:      creds.Username,
-		Password:      creds.Password,
-		IdentityToken: creds.IdentityToken,
-		RegistryToken: creds.RegistryToken,
-		ServerAddress: creds.ServerAddress,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return http.Header{"X-Registry-Auth": {base64.URLEncoding.EncodeToString(text)}}, nil
+	return progress.View{Out: out}.Show(resp.Body)
 }

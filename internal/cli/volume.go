@@ -98,11 +98,7 @@ func (a *app) volumeLsCommand() *cobra.Command {
 				rows[i] = &volumeRow{&list.Volumes[i]}
 			}
 			slices.SortFunc(rows, func(x, y *volumeRow) int { return byName(x.v.Name, y.v.Name) })
-			return format.Rows(a.out, volumeFormat(text, quiet), format.Header{
-				"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT",
-				"Labels": "LABELS", "Links": "LINKS", "Size": "SIZE", "Availability": "AVAILABILITY",
-				"Group": "GROUP", "Status": "STATUS",
-			}, rows)
+			return format.Rows(a.out, volumeFormat(text, quiet), volumeHeader(), rows)
 		},
 	}
 	fs := cmd.Flags()
@@ -135,6 +131,14 @@ func volumeFormat(text string, quiet bool) string {
 		return "{{.Name}}"
 	}
 	return "table {{.Driver}}\t{{.Name}}"
+}
+
+func volumeHeader() format.Header {
+	return format.Header{
+		"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT",
+		"Labels": "LABELS", "Links": "LINKS", "Size": "SIZE", "Availability": "AVAILABILITY",
+		"Group": "GROUP", "Status": "STATUS",
+	}
 }
 
 type volumeRow struct{ v *volume.Volume }

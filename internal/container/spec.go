@@ -188,6 +188,9 @@ func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount, h *hel
 			return nil, err
 		}
 		out.Stack = stack
+		if o := mnt.Spec.ImageOptions; o != nil && o.Subpath != "" {
+			return out, m.imagePart(out, mnt.Spec.Source, o.Subpath, h)
+		}
 	}
 	return out, nil
 }

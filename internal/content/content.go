@@ -1,9 +1,10 @@
 // Package content keeps blobs by their digest.
 //
 // It owns one directory: blobs/<algorithm>/<hex> holds what was committed,
-// ingest/ what is being written. A blob appears whole, verified and durable, or
-// not at all; once there it never changes. What a blob means, and who still
-// needs it, the package must not know.
+// ingest/ what is being written, partial/ what of it is to be gone on with
+// later. A blob appears whole, verified and durable, or not at all; once there
+// it never changes. What a blob means, and who still needs it, the package must
+// not know.
 package content
 
 import (
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,12 +36,15 @@ type Info struct {
 // processes must not open the same directory.
 type Store struct {
 	dir string
+
+	mu      sync.Mutex             // guards claimed
+	claimed map[digest.Digest]bool // blobs of which a writer has the part
 }
 
 // Open opens the store in dir, creating it when needed, and removes whatever an
-// earlier process left half written.
+// earlier process left half written, but for the parts of blobs that are kept.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir}
+	s := &Store{dir: dir}
 	if err := os.RemoveAll(s.ingest()); err != nil {
 		return nil, err
 	}
@@ -47,6 +52,7 @@ func Open(dir string) (*Store, error) {
 	_, err := os.Lstat(filepath.Join(blobs, string(digest.SHA512)))
 	for _, d := range []string{
 		s.ingest(),
+		s.partials(),
 		filepath.Join(blobs, string(digest.SHA256)),
 		filepath.Join(blobs, string(digest.SHA512)),
 	} {

@@ -44,6 +44,12 @@ func (s *Store) Disk(ctx context.Context) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	d.Unfinished, err = du.Tree(ctx, s.ingest())
-	return d, err
+	for _, dir := range []string{s.ingest(), s.partials()} {
+		size, err := du.Tree(ctx, dir)
+		if err != nil {
+			return Disk{}, err
+		}
+		d.Unfinished += size
+	}
+	return d, nil
 }

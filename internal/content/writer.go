@@ -3,6 +3,7 @@ package content
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -21,6 +22,11 @@ type Writer struct {
 	written  int64
 	digester digest.Digester
 	err      error // the first failure; nothing can be committed after it
+
+	resumable bool  // what was written outlives Close
+	kept      int64 // bytes that were there before
+	hashed    int64 // how many of those went through the digester
+	bad       bool  // the content is not the blob's
 }
 
 // Write implements io.Writer. It fails as soon as the content is longer than
@@ -28,6 +34,9 @@ type Writer struct {
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.err == nil {
 		w.err = w.check(len(p))
+	}
+	if w.err == nil && w.hashed < w.kept {
+		_, w.err = io.Copy(io.Discard, w.KeptReader())
 	}
 	if w.err != nil {
 		return 0, w.err
@@ -49,6 +58,7 @@ func (w *Writer) check(n int) error {
 		return context.Cause(w.ctx)
 	}
 	if w.size >= 0 && w.written+int64(n) > w.size {
+		w.bad = true
 		return errs.InvalidArgument("%s is longer than the %d bytes announced", w.name(), w.size)
 	}
 	return nil
@@ -61,7 +71,7 @@ func (w *Writer) name() string {
 	return "blob " + w.expected.String()
 }
 
-// Size returns the number of bytes written so far.
+// Size returns the number of bytes there are so far.
 func (w *Writer) Size() int64 { return w.written }
 
 // Commit checks size and digest, makes the blob durable (file, then name) and
@@ -77,8 +87,12 @@ func (w *Writer) Commit() (digest.Digest, error) {
 	if w.size >= 0 && w.written != w.size {
 		return "", errs.InvalidArgument("%s ends after %d of %d bytes", w.name(), w.written, w.size)
 	}
+	if _, err := io.Copy(io.Discard, w.KeptReader()); err != nil {
+		return "", fmt.Errorf("cannot store %s: %w", w.name(), err)
+	}
 	dgst := w.digester.Digest()
 	if w.expected != "" && dgst != w.expected {
+		w.bad = true
 		return "", errs.InvalidArgument("the content of blob %s has digest %s", w.expected, dgst)
 	}
 	if err := w.commit(dgst); err != nil {
@@ -100,13 +114,23 @@ func (w *Writer) commit(dgst digest.Digest) error {
 	}
 	w.file.Close()
 	w.file = nil
+	if w.resumable {
+		w.store.unclaim(w.expected)
+	} else if w.store.claim(dgst) {
+		_ = os.Remove(w.store.partial(dgst)) // of no use any more; most have none
+		w.store.unclaim(dgst)
+	}
 	return syncDir(filepath.Dir(path))
 }
 
-// Close gives up an uncommitted blob. After Commit it does nothing.
+// Close gives up an uncommitted blob, or keeps the part of it for later where
+// it came from Resume. After Commit it does nothing.
 func (w *Writer) Close() error {
 	if w.file == nil {
 		return nil
+	}
+	if w.resumable {
+		return w.closePartial()
 	}
 	w.file.Close()
 	err := os.Remove(w.file.Name())

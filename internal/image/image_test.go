@@ -94,7 +94,9 @@ func (r *rig) left() (blobs, layers, ingest int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return blobs, len(found), len(files)
+	ingest = len(files)
+	r.opts.Content.WalkPartials(func(content.Info) error { ingest++; return nil })
+	return blobs, len(found), ingest
 }
 
 func (r *rig) wantNothing() {

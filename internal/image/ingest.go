@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -230,7 +231,8 @@ func (m *Manager) named() (blobs, layers map[digest.Digest]bool) {
 }
 
 // Collect removes every blob, layer, record and reference that belongs to no
-// whole image. The engine calls it once the containers are known, and may call
+// whole image, and the parts of blobs nobody went on with for a day. The engine
+// calls it once the containers are known, and may call
 // it at any time.
 func (m *Manager) Collect(ctx context.Context) error {
 	blobs, layers := map[digest.Digest]bool{}, map[digest.Digest]bool{}
@@ -248,7 +250,8 @@ func (m *Manager) Collect(ctx context.Context) error {
 	for _, l := range found {
 		layers[l.DiffID] = true
 	}
-	return errors.Join(m.dropStale(), m.sweep(ctx, blobs, layers))
+	_, err = m.opts.Content.DropPartials(time.Now().Add(-content.PartialAge))
+	return errors.Join(err, m.dropStale(), m.sweep(ctx, blobs, layers))
 }
 
 // dropStale deletes records that restore left out, and references to them.

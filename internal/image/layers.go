@@ -15,9 +15,9 @@ import (
 	"github.com/gantry-containers/gantry/internal/layer"
 )
 
-// opener opens a blob where it comes from. The reader is checked for the
-// descriptor's size and digest by who reads it.
-type opener func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+// opener opens a blob where it comes from, from an offset on. The reader is
+// checked for the descriptor's size and digest by who reads it.
+type opener func(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 
 // The steps of a layer as Docker words them.
 const (
@@ -80,11 +80,7 @@ func (m *Manager) layer(ctx context.Context, in *ingest, diffID digest.Digest, d
 			report(step{status: stepExists})
 			return l, nil
 		}
-		have := in.adopt(desc.Digest)
-		if have {
-			open = m.fromStore
-		}
-		size, err := m.fetch(ctx, in, diffID, desc, open, !have, report)
+		size, err := m.fetch(ctx, in, diffID, desc, open, report)
 		if err != nil {
 			return layerRecord{}, err
 		}
@@ -111,69 +107,53 @@ func (m *Manager) blob(ctx context.Context, in *ingest, desc ocispec.Descriptor,
 			report(step{status: stepExists})
 			return result, nil
 		}
-		r, err := open(ctx, desc)
-		if err != nil {
-			return result, err
-		}
-		defer r.Close()
-		report(step{stepDownloading, 0, desc.Size})
-		_, _, err = in.put(ctx, &meter{r: r, report: report, step: step{stepDownloading, 0, desc.Size}}, desc.Digest, desc.Size)
-		if err == nil {
-			report(step{status: stepDownloaded})
-		}
-		return result, err
+		return result, m.download(ctx, in, desc, open, report, func(r io.Reader) error {
+			_, err := io.Copy(io.Discard, r)
+			return err
+		})
 	})
 }
 
-func (m *Manager) fromStore(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return m.opts.Content.Open(desc.Digest)
+// fromStore opens a blob that is here.
+func (m *Manager) fromStore(_ context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	f, err := m.opts.Content.Open(desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-// fetch unpacks the layer from its blob, and keeps the blob when told to.
-func (m *Manager) fetch(ctx context.Context, in *ingest, diffID digest.Digest, desc ocispec.Descriptor, open opener, keep bool, report func(step)) (int64, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	source, err := open(ctx, desc)
-	if err != nil {
-		return 0, err
+// fetch unpacks the layer from its blob, which it brings in when it is not here.
+func (m *Manager) fetch(ctx context.Context, in *ingest, diffID digest.Digest, desc ocispec.Descriptor, open opener, report func(step)) (size int64, err error) {
+	unpack := func(r io.Reader) (err error) {
+		size, err = m.unpack(ctx, diffID, r)
+		return err
 	}
-	defer source.Close()
-	var r io.Reader = source
-	commit := func() error { return nil }
-	if keep {
-		w, err := in.m.opts.Content.NewWriter(ctx, desc.Digest, desc.Size)
-		if err != nil {
-			return 0, err
-		}
-		defer w.Close()
-		report(step{stepDownloading, 0, desc.Size})
-		r = io.TeeReader(&meter{r: r, report: report, step: step{stepDownloading, 0, desc.Size}}, w)
-		commit = func() error {
-			report(step{status: stepVerifying})
-			_, err := in.commit(w)
-			if err == nil {
-				report(step{status: stepDownloaded})
-			}
-			return err
-		}
+	if in.adopt(desc.Digest) {
+		err = m.readStored(ctx, desc, report, unpack)
 	} else {
-		r = &meter{r: r, report: report, step: step{stepExtracting, 0, desc.Size}}
+		err = m.download(ctx, in, desc, open, report, unpack)
 	}
-	ahead := newReadahead(r)
-	defer ahead.Close() // before source, which its goroutine reads
-	size, err := m.unpack(ctx, diffID, ahead)
+	if err == nil {
+		report(step{stepExtracting, desc.Size, desc.Size})
+	}
+	return size, err
+}
+
+// readStored has a blob of the store used.
+func (m *Manager) readStored(ctx context.Context, desc ocispec.Descriptor, report func(step), use func(io.Reader) error) error {
+	f, err := m.fromStore(ctx, desc, 0)
 	if err != nil {
-		return 0, blame(err, ahead, commit)
+		return err
 	}
-	// What follows the end of the archive belongs to the blob all the same.
-	if _, err := io.Copy(io.Discard, ahead); err != nil {
-		return 0, err
-	}
-	if err := commit(); err != nil {
-		return 0, err
-	}
-	report(step{stepExtracting, desc.Size, desc.Size})
-	return size, nil
+	defer f.Close()
+	ahead := newReadahead(&meter{r: f, report: report, step: step{stepExtracting, 0, desc.Size}})
+	defer ahead.Close() // before f, which its goroutine reads
+	return use(ahead)
 }
 
 // unpack makes a layer's tree of its blob.
@@ -202,28 +182,6 @@ func damaged(err error) error {
 		}
 	}
 	return errs.InvalidArgument("%w", err)
-}
-
-// blameLimit is how much of a blob is read on, in bytes, to find out whether
-// it was damaged on its way.
-const blameLimit = 64 << 20
-
-// blame finds the cause of a layer that cannot be unpacked: more often than
-// not its blob is not the one that was asked for, and that is the thing to say.
-func blame(err error, rest io.Reader, commit func() error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return err
-	}
-	n, cut := io.Copy(io.Discard, io.LimitReader(rest, blameLimit))
-	if cut != nil {
-		return cut
-	}
-	if n < blameLimit {
-		if wrong := commit(); wrong != nil {
-			return wrong
-		}
-	}
-	return err
 }
 
 // checkLayers holds what the configuration says of the layers against what the

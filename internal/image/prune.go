@@ -11,12 +11,14 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/gantry-containers/gantry/internal/content"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/filter"
 )
 
 // Prune removes the images no container uses: those without a tag, or with the
-// filter dangling=false all of them.
+// filter dangling=false all of them. What interrupted pulls left goes when it
+// is old, or with all images.
 func (m *Manager) Prune(ctx context.Context, filters filter.Args) (*image.PruneReport, error) {
 	if err := filters.Validate("dangling", "label", "label!", "until"); err != nil {
 		return nil, err
@@ -45,6 +47,15 @@ func (m *Manager) Prune(ctx context.Context, filters filter.Args) (*image.PruneR
 			return report, err
 		}
 	}
+	old := time.Now()
+	if danglingOnly || !until.IsZero() {
+		old = old.Add(-content.PartialAge)
+	}
+	parts, err := m.opts.Content.DropPartials(old)
+	if err != nil {
+		return report, err
+	}
+	report.SpaceReclaimed += uint64(parts)
 	after := m.layerSizes()
 	for id, size := range before {
 		if _, kept := after[id]; !kept {

@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"io"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -121,9 +120,7 @@ func (m *Manager) pullTarget(ctx context.Context, in *ingest, named reference.Na
 	src := source{
 		manifest: p.desc,
 		data:     p.data,
-		open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-			return p.repo.Blob(ctx, d, 0)
-		},
+		open:     p.repo.Blob,
 		parallel: m.opts.Parallel,
 		want:     opts.Platform,
 		watch:    func(d ocispec.Descriptor) func(step) { return out.layer(short(d.Digest)) },

@@ -74,7 +74,7 @@ func forHost(p ocispec.Platform) bool { return rank(HostPlatform(), p) >= 0 }
 // takeConfig stores an image's configuration and checks that it can be used.
 func (m *Manager) takeConfig(ctx context.Context, in *ingest, src source, desc ocispec.Descriptor) (*dockerspec.DockerOCIImage, error) {
 	if !in.adopt(desc.Digest) {
-		r, err := src.open(ctx, desc)
+		r, err := src.open(ctx, desc, 0)
 		if err != nil {
 			return nil, err
 		}

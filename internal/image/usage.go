@@ -66,6 +66,17 @@ func (m *Manager) holdingOf(e *entry) holding {
 	for _, l := range e.Layers {
 		h.blobs[l.Blob.Digest], h.layers[l.DiffID] = true, true
 	}
+	for _, key := range m.references(e.id) {
+		target := m.byRef[key].Target.Digest
+		h.blobs[target] = true
+		if rec := m.byIndex[target]; rec != nil {
+			for _, k := range rec.Kept {
+				if k.ID == "" || k.ID == e.id {
+					k.eachBlob(func(d digest.Digest) { h.blobs[d] = true })
+				}
+			}
+		}
+	}
 	return h
 }
 

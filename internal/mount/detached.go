@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -34,6 +35,9 @@ func Detached(mounts []Mount) (*os.File, error) {
 		return nil, errs.InvalidArgument("cannot mount a stack of %d mounts, only of one", len(mounts))
 	}
 	m := mounts[0]
+	if p := m.parse(); p.subdir != "" {
+		return part(m, &p)
+	}
 	fd, err := detached(m)
 	// An overlay may also be invalid because this kernel knows less of the way
 	// it was described; mount(2) knows it all.
@@ -51,6 +55,47 @@ func Detached(mounts []Mount) (*os.File, error) {
 		return nil, fmt.Errorf("cannot mount %s: %w", m.Type, err)
 	}
 	return os.NewFile(uintptr(fd), m.Type), nil
+}
+
+// part is Detached for what is inside of a file system. A part can only be taken
+// of a mount that is attached (until Linux 6.15), which this one is in a mount
+// namespace that nobody else sees, and that ends with the call.
+func part(m Mount, p *parsed) (*os.File, error) {
+	whole := m
+	whole.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.HasPrefix(o, Subdir) })
+	root, err := Detached([]Mount{whole})
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	scratch, err := os.MkdirTemp("", "gantry-mount-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(scratch)
+	var out *os.File
+	err = inPrivate(func() error {
+		if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return err
+		}
+		place, err := openIn(int(root.Fd()), p.subdir)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(place)
+		fd, err := cloneTree(place, "", &parsed{attrs: p.attrs})
+		if err == nil {
+			out = os.NewFile(uintptr(fd), m.Type)
+		}
+		return err
+	})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, errs.NotFound("cannot find %s in it", p.subdir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot mount %s of a %s: %w", p.subdir, m.Type, err)
+	}
+	return out, nil
 }
 
 var errUnsupported = errors.New("this kernel cannot make a detached mount of that kind")

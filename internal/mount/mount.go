@@ -10,6 +10,11 @@
 // page and of 256 bytes). It must not know where snapshots live.
 package mount
 
+// Subdir is the option, named as mount(8) names it, that mounts only what is at a
+// path inside of the file system: "X-mount.subdir=etc/ssl". Links are followed
+// inside of it. Only Detached knows it.
+const Subdir = "X-mount.subdir="
+
 // Mount is one mount, in the shape containerd made common: what mount(8) takes.
 type Mount struct {
 	Type    string   `json:"type"`

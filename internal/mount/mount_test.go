@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -150,6 +151,48 @@ func TestDetachedBind(t *testing.T) {
 	if !errors.Is(err, unix.EROFS) {
 		t.Errorf("writing gives %v, not EROFS", err)
 	}
+}
+
+// A part of a file system is mounted as those inside of it would find it.
+func TestDetachedPart(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	lower := layers(t, dir, 2)
+	must(t, os.MkdirAll(filepath.Join(lower[1], "a", "b"), 0o755))
+	must(t, os.WriteFile(filepath.Join(lower[1], "a", "b", "file"), []byte("deep"), 0o644))
+	must(t, os.Symlink("/a", filepath.Join(lower[0], "link")))
+	must(t, os.Symlink("../../../../../../a", filepath.Join(lower[0], "up")))
+	of := func(m Mount, part string) (*os.File, error) {
+		m.Options = append(slices.Clone(m.Options), Subdir+part)
+		return Detached([]Mount{m})
+	}
+	bind := Mount{Type: "bind", Source: lower[1], Options: []string{"rbind", "ro"}}
+	for _, m := range []Mount{overlay(lower, "", ""), bind} {
+		for part, file := range map[string]string{"a": "b/file", "a/b": "file", "/a/../a/b": "file", "link/b": "file", "up/b": "file"} {
+			if m.Type == "bind" && (part == "link/b" || part == "up/b") {
+				continue
+			}
+			f, err := of(m, part)
+			must(t, err)
+			if got := read(t, f, file); got != "deep" {
+				t.Errorf("%s of the %s has %q", part, m.Type, got)
+			}
+			if _, err := unix.Openat(int(f.Fd()), "new", unix.O_WRONLY|unix.O_CREAT, 0o644); err != unix.EROFS {
+				t.Errorf("%s of the %s can be written to: %v", part, m.Type, err)
+			}
+			f.Close()
+		}
+		f, err := of(m, "a/b/file")
+		must(t, err)
+		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+			t.Errorf("a file is %v, %v", fi.Mode(), err)
+		}
+		f.Close()
+		if _, err := of(m, "a/c"); !errdefs.IsNotFound(err) {
+			t.Errorf("what is missing: %v", err)
+		}
+	}
+	hidden(t, dir)
 }
 
 func TestDetachedFails(t *testing.T) {

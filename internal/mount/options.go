@@ -23,6 +23,7 @@ type parsed struct {
 	bind      bool
 	recursive bool
 	params    []param
+	subdir    string // see Subdir
 }
 
 // flagOf gives the mount(2) and fsmount(2) bits of a generic option.
@@ -60,6 +61,10 @@ func (m Mount) parse() parsed {
 		if flags, attrs, ok := flagOf(option); ok {
 			p.flags |= flags
 			p.attrs |= attrs
+			continue
+		}
+		if dir, ok := strings.CutPrefix(option, Subdir); ok {
+			p.subdir = dir
 			continue
 		}
 		key, value, found := strings.Cut(option, "=")

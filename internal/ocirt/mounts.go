@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -140,7 +141,7 @@ func (b *builder) openSources() error {
 				b.openSource(p)
 			}
 			continue
-		case p.bind:
+		case p.bind || p.opened:
 			// In a user namespace the way to the source may be closed.
 			fd, err := unix.OpenTree(unix.AT_FDCWD, p.Source, uint(openTreeFlags(p.recursive)))
 			if err != nil {
@@ -150,7 +151,7 @@ func (b *builder) openSources() error {
 				return err
 			}
 			continue
-		case b.ownType(p.Type):
+		case b.ownType(p.Type) && !hasPrefix(p.data, mount.Subdir):
 			continue
 		default:
 			m = mount.Mount{Type: p.Type, Source: p.Source, Options: append(append([]string{}, p.super...), p.data...)}
@@ -164,8 +165,15 @@ func (b *builder) openSources() error {
 		if err := b.fixSource(p, f); err != nil {
 			return err
 		}
+		if fi, err := f.Stat(); err == nil {
+			p.dir = fi.IsDir()
+		}
 	}
 	return nil
+}
+
+func hasPrefix(list []string, prefix string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.HasPrefix(s, prefix) })
 }
 
 // openSource makes the detached copy of a bind mount in the child.
@@ -244,9 +252,11 @@ func (b *builder) mountOne(p *mountPlan) error {
 	}
 	if p.bind {
 		b.slaveByDefault(p)
-		b.attributes(p.src(), &p.options)
 	}
-	if !p.bind && p.propagation != 0 {
+	switch {
+	case p.bind || p.opened:
+		b.attributes(p.src(), &p.options)
+	case p.propagation != 0:
 		b.setattr(p.src(), p.propagateRecursive, unix.MountAttr{Propagation: p.propagation})
 	}
 	b.moveTo(p.src(), spawn.Val(b.temp))

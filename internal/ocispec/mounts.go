@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	imount "github.com/gantry-containers/gantry/internal/mount"
 )
 
 func invalid(format string, args ...any) error { return errs.InvalidArgument(format, args...) }
@@ -187,6 +188,9 @@ func imageMount(m *Mount) (specs.Mount, error) {
 		return specs.Mount{}, fmt.Errorf("cannot mount an image on %s: its file system takes %d mounts", m.Destination, len(m.Stack))
 	}
 	one := m.Stack[0]
+	if m.Subpath != "" {
+		one.Options = append(append([]string{}, one.Options...), imount.Subdir+m.Subpath)
+	}
 	return specs.Mount{Destination: m.Destination, Type: one.Type, Source: one.Source, Options: append(append([]string{}, one.Options...), "ro")}, nil
 }
 

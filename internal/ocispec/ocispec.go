@@ -36,6 +36,7 @@ type Mount struct {
 	Bind        mount.BindOptions
 	Tmpfs       mount.TmpfsOptions
 	Stack       []imount.Mount // of an image: how it is mounted, read-only
+	Subpath     string         // what of the image is mounted; "" for all
 }
 
 // Input is all the configuration is made of. Paths of namespaces are empty for

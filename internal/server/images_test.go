@@ -40,6 +40,15 @@ func TestPull(t *testing.T) {
 	}
 }
 
+func TestPullAllPlatforms(t *testing.T) {
+	f := newFixture()
+	var got image.PullOptions
+	f.images.pull = func(o image.PullOptions) error { got = o; return nil }
+	if w := f.ask("POST", "/images/create?platform=all&fromImage=a&tag=b", ""); w.Code != 200 || !got.AllPlatforms || got.Platform != nil {
+		t.Errorf("%d %q, pulled with %+v", w.Code, w.Body, got)
+	}
+}
+
 func TestPullErrors(t *testing.T) {
 	f := newFixture()
 	wantError(t, f.ask("POST", "/images/create?fromImage=scratch", ""), 403, "'scratch' is a reserved name")

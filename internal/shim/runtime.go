@@ -37,6 +37,7 @@ type external struct {
 	id     string
 	root   string // where the runtime keeps its state
 	bundle string // config.json and, while the runtime creates, the root file system
+	parts  []part
 
 	orphans *reaper
 }
@@ -92,6 +93,7 @@ func (t *task) spawnExec(ctx context.Context, spec *specs.Spec, process *specs.P
 
 // start creates and starts the container. Nothing of it is left when it fails.
 func (x *external) start(ctx context.Context, spec *specs.Spec, root []mount.Mount, netns *os.File, io *stdio) (p *ocirt.Process, err error) {
+	defer x.closeParts()
 	if err := x.prepare(spec, root, netns); err != nil {
 		return nil, err
 	}
@@ -177,6 +179,10 @@ func (x *external) prepare(spec *specs.Spec, root []mount.Mount, netns *os.File)
 	}
 	own := *spec
 	own.Version = olderVersion
+	var err error
+	if own.Mounts, err = x.takeParts(spec.Mounts); err != nil {
+		return fail(err)
+	}
 	if len(root) > 0 {
 		own.Root = &specs.Root{Path: "rootfs"}
 		if spec.Root != nil {

@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -154,6 +156,50 @@ func (c *runtimeCall) connect(cmd *exec.Cmd) error {
 	return nil
 }
 
+// part is a mount of a part of a file system, which runtimes cannot make: they
+// find it in the bundle and bind it.
+type part struct {
+	at   string
+	tree *os.File
+}
+
+// takeParts makes such mounts and returns the list with binds in their place. The
+// caller closes them.
+func (x *external) takeParts(list []specs.Mount) ([]specs.Mount, error) {
+	out := slices.Clone(list)
+	for i, m := range out {
+		inside := func(o string) bool { return strings.HasPrefix(o, mount.Subdir) }
+		if !slices.ContainsFunc(m.Options, inside) {
+			continue
+		}
+		tree, err := mount.Detached([]mount.Mount{{Type: m.Type, Source: m.Source, Options: m.Options}})
+		if err != nil {
+			return nil, fmt.Errorf("cannot mount %s: %w", m.Destination, err)
+		}
+		p := part{filepath.Join(x.bundle, "mount"+strconv.Itoa(i)), tree}
+		x.parts = append(x.parts, p)
+		if fi, serr := tree.Stat(); serr != nil {
+			err = serr
+		} else if fi.IsDir() {
+			err = os.Mkdir(p.at, 0o700)
+		} else {
+			err = os.WriteFile(p.at, nil, 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: p.at, Options: []string{"bind", "ro", "rprivate"}}
+	}
+	return out, nil
+}
+
+func (x *external) closeParts() {
+	for _, p := range x.parts {
+		p.tree.Close()
+	}
+	x.parts = nil
+}
+
 // runLocked executes the program from a thread that lives as long as it, as its
 // parent-death signal wants.
 func (x *external) runLocked(cmd *exec.Cmd, c *runtimeCall) error {
@@ -199,6 +245,11 @@ func (x *external) enterBundle(root, netns *os.File) error {
 		err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, filepath.Join(x.bundle, "rootfs"), unix.MOVE_MOUNT_F_EMPTY_PATH)
 		if err != nil {
 			return fmt.Errorf("cannot mount the root file system: %w", err)
+		}
+	}
+	for _, p := range x.parts {
+		if err := unix.MoveMount(int(p.tree.Fd()), "", unix.AT_FDCWD, p.at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("cannot mount a part of an image: %w", err)
 		}
 	}
 	if netns != nil {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -252,5 +253,26 @@ func TestUpgrade(t *testing.T) {
 		f.ok("exec", id, "touch", "/go")
 		f.want("exit code", f.ok("wait", id), "7")
 		f.want("log", f.ok("logs", id), "last")
+	})
+}
+
+// A part of an image of several layers is found in the bundle: runtimes cannot
+// mount it themselves.
+func TestPartOfAnImage(t *testing.T) {
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("the image is made with commit of the stock client, which is not installed")
+	}
+	f := &fixture{T: t}
+	f.ok("run", "--name", "parts", "busybox", "sh", "-c", "mkdir /d; echo second >/d/file")
+	if out, err := shared.Command(docker, "commit", "parts", "parts").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f.ok("rm", "parts")
+	t.Cleanup(func() { shared.Run("rmi", "parts") })
+	each(t, func(f *fixture) {
+		r := f.gantry(f.run("--rm", "--mount", "type=image,src=parts,dst=/m,image-subpath=d", "--mount", "type=image,src=parts,dst=/f,image-subpath=d/file",
+			"busybox", "sh", "-c", "cat /m/file /f; touch /m/x || echo refused")...)
+		f.want("what is there", r.out, "second\nsecond\nrefused")
 	})
 }

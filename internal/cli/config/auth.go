@@ -1,88 +1,171 @@
 package config
 
 import (
-	"bytes"
-	"encoding/json"
+	"encoding/base64"
+	"errors"
 	"fmt"
-	"os/exec"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
 	"strings"
 )
 
-// hub is the key of Docker Hub in the file, for historical reasons.
-const hub = "https://index.docker.io/v1/"
+// Hub is the key of Docker Hub in the file and in helpers, for historical
+// reasons.
+const Hub = "https://index.docker.io/v1/"
 
-// Credentials are what to log in with at a registry.
+// Credentials are what to log in with at a registry. ServerAddress is the key
+// they are kept under: Hub, or host[:port].
 type Credentials struct {
 	Username, Password, IdentityToken, RegistryToken, ServerAddress string
 }
 
-// Credentials looks up registry ("docker.io", "registry.example:5000") in the
-// credential helpers and then in the file. None at all is not an error: ok is
-// false.
-func (f *File) Credentials(registry string) (_ Credentials, ok bool, _ error) {
-	key := registry
+// Auth is what the file stores about a registry.
+type Auth struct {
+	Auth          string `json:"auth,omitempty"` // base64 of name:password
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
+}
+
+// Key is what the login for a registry ("docker.io", "registry.example:5000")
+// is kept under.
+func Key(registry string) string {
 	if registry == "docker.io" || registry == "index.docker.io" {
-		key = hub
+		return Hub
 	}
-	helper := f.CredsStore
-	if h, ok := f.CredHelpers[key]; ok {
-		helper = h
-	}
-	if helper != "" {
-		c, ok, err := fromHelper(helper, key)
-		if err != nil || ok {
-			return c, ok, err
+	return registry
+}
+
+// Hostname drops the scheme and the path from what older logins were kept under.
+func Hostname(key string) string {
+	if strings.Contains(key, "://") {
+		if u, err := url.Parse(key); err == nil && u.Hostname() != "" {
+			if u.Port() == "" {
+				return u.Hostname()
+			}
+			return net.JoinHostPort(u.Hostname(), u.Port())
 		}
 	}
-	for name, a := range f.Auths {
-		if name != key && hostOf(name) != hostOf(key) {
-			continue
+	host, _, _ := strings.Cut(key, "/")
+	return host
+}
+
+// Credentials looks up the login under a key, in the helper that is configured
+// for it, or else in the file. None at all is not an error: ok is false.
+func (f *File) Credentials(key string) (_ Credentials, ok bool, _ error) {
+	if h := f.helper(key); h != "" {
+		return h.get(key)
+	}
+	a, exact := f.Auths[key]
+	if exact {
+		return a.credentials(key)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Auths)) {
+		if Hostname(name) == key {
+			return f.Auths[name].credentials(name)
 		}
-		user, password, err := a.userAndPassword()
-		if err != nil {
-			return Credentials{}, false, fmt.Errorf("cannot use the stored login for %s: %w", registry, err)
-		}
-		if user == "" && a.IdentityToken == "" && a.RegistryToken == "" {
-			continue // only a note that a helper has it
-		}
-		return Credentials{user, password, a.IdentityToken, a.RegistryToken, name}, true, nil
 	}
 	return Credentials{}, false, nil
 }
 
-// hostOf drops the scheme and the path, which older logins stored.
-func hostOf(key string) string {
-	_, rest, ok := strings.Cut(key, "://")
-	if !ok {
-		rest = key
+// All looks up every login there is, in the file and in all helpers. The logins
+// that can be read are returned even when some cannot.
+func (f *File) All() (map[string]Credentials, error) {
+	all := map[string]Credentials{}
+	var errs []error
+	keep := func(key string) {
+		c, ok, err := f.Credentials(key)
+		if err != nil {
+			errs = append(errs, err)
+		} else if ok {
+			all[key] = c
+		}
 	}
-	host, _, _ := strings.Cut(rest, "/")
-	return host
+	if h := helper(f.CredsStore); h != "" {
+		names, err := h.list()
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for key := range names {
+			keep(key)
+		}
+	} else {
+		for key := range f.Auths {
+			keep(key)
+		}
+	}
+	for key := range f.CredHelpers {
+		keep(key)
+	}
+	return all, errors.Join(errs...)
 }
 
-// fromHelper asks docker-credential-NAME, whose protocol is one line in and
-// JSON out.
-func fromHelper(name, key string) (Credentials, bool, error) {
-	cmd := exec.Command("docker-credential-"+name, "get")
-	cmd.Stdin = strings.NewReader(key)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		text := strings.TrimSpace(out.String() + errOut.String())
-		if strings.Contains(text, "credentials not found") {
-			return Credentials{}, false, nil
+// Store keeps a login under c.ServerAddress, in the helper that is configured
+// for it or else in the file. plain is the name of the file when that now holds
+// a password anybody can read who can read the file.
+func (f *File) Store(c Credentials) (plain string, err error) {
+	if h := f.helper(c.ServerAddress); h != "" {
+		if err := h.store(c); err != nil {
+			return "", err
 		}
-		if text == "" {
-			text = err.Error()
+		// The key in the file tells older clients that there is a login.
+		return "", f.change(c.ServerAddress, &Auth{})
+	}
+	a := &Auth{IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
+	if c.Username != "" || c.Password != "" {
+		a.Auth = base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))
+	}
+	if f.Auths[c.ServerAddress] == *a {
+		return "", nil
+	}
+	if err := f.change(c.ServerAddress, a); err != nil {
+		return "", err
+	}
+	if c.Password == "" {
+		return "", nil
+	}
+	return f.name, nil
+}
+
+// Erase forgets the login under a key. One that is not there is no error of the
+// file; what a helper says to it is the helper's.
+func (f *File) Erase(key string) error {
+	if h := f.helper(key); h != "" {
+		if err := h.erase(key); err != nil {
+			return err
 		}
-		return Credentials{}, false, fmt.Errorf("the credential helper %s failed: %s", name, text)
 	}
-	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
-		return Credentials{}, false, fmt.Errorf("cannot read the answer of the credential helper %s: %w", name, err)
+	if _, ok := f.Auths[key]; !ok {
+		return nil
 	}
-	if answer.Username == "<token>" {
-		return Credentials{IdentityToken: answer.Secret, ServerAddress: key}, true, nil
+	return f.change(key, nil)
+}
+
+// helper is the program that is configured for a key, if any.
+func (f *File) helper(key string) helper {
+	if h, ok := f.CredHelpers[key]; ok && key != "" {
+		return helper(h)
 	}
-	return Credentials{Username: answer.Username, Password: answer.Secret, ServerAddress: key}, true, nil
+	return helper(f.CredsStore)
+}
+
+// credentials decodes an entry. ok is false for one that only notes that a
+// helper has the login.
+func (a Auth) credentials(key string) (_ Credentials, ok bool, _ error) {
+	c := Credentials{a.Username, a.Password, a.IdentityToken, a.RegistryToken, key}
+	if a.Auth != "" {
+		text, err := base64.StdEncoding.DecodeString(a.Auth)
+		if err != nil {
+			return Credentials{}, false, fmt.Errorf("cannot use the stored login for %s: %w", key, err)
+		}
+		user, password, found := strings.Cut(string(text), ":")
+		if !found || user == "" {
+			return Credentials{}, false, fmt.Errorf("cannot use the stored login for %s: the auth field does not hold name:password", key)
+		}
+		c.Username, c.Password = user, strings.Trim(password, "\x00")
+	}
+	return c, c.Username != "" || c.IdentityToken != "" || c.RegistryToken != "", nil
 }

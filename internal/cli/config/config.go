@@ -1,11 +1,13 @@
 // Package config reads the command line's configuration file, which is
 // Docker's: credentials of registries, default formats, detach keys, proxies.
 //
-// A file that is absent is an empty one. The package must not know the engine.
+// A file that is absent is an empty one. The only thing that is ever changed in
+// it is a login (change.go); helper programs that keep logins are asked here too
+// (helper.go). The package must not know the engine.
 package config
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,14 +28,10 @@ type File struct {
 	StatsFormat    string            `json:"statsFormat"`
 	VolumesFormat  string            `json:"volumesFormat"`
 	NetworksFormat string            `json:"networksFormat"`
+	PruneFilters   []string          `json:"pruneFilters"`
 	Proxies        map[string]Proxy  `json:"proxies"`
-}
 
-// Auth is what the file stores about a registry.
-type Auth struct {
-	Auth          string `json:"auth"` // base64 of name:password
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
+	name string // of the file
 }
 
 // Proxy is what containers are told about the proxies of their network.
@@ -64,34 +62,18 @@ func Load(dir string) (*File, error) {
 	if dir == "" {
 		return f, nil
 	}
-	name := filepath.Join(dir, "config.json")
-	text, err := os.ReadFile(name)
-	if errors.Is(err, os.ErrNotExist) {
+	f.name = filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(f.name)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(bytes.TrimSpace(text)) == 0 {
 		return f, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(text, f)
 	}
 	if err != nil {
-		return f, fmt.Errorf("cannot read the configuration file %s: %w", name, err)
+		return f, fmt.Errorf("cannot read the configuration file %s: %w", f.name, err)
 	}
 	return f, nil
-}
-
-// userAndPassword decodes the auth field.
-func (a Auth) userAndPassword() (user, password string, err error) {
-	if a.Auth == "" {
-		return "", "", nil
-	}
-	text, err := base64.StdEncoding.DecodeString(a.Auth)
-	if err != nil {
-		return "", "", err
-	}
-	user, password, ok := strings.Cut(string(text), ":")
-	if !ok {
-		return "", "", errors.New("the auth field does not hold name:password")
-	}
-	return user, strings.Trim(password, "\x00"), nil
 }
 
 // ProxyEnv lists the proxy variables for containers of the engine at host, in
