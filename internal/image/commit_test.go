@@ -175,3 +175,11 @@ func TestCommitChangesOfTheCommand(t *testing.T) {
 		}
 	}
 }
+
+// tarred is a diff that is there already.
+func tarred(data []byte) func(context.Context, io.Writer) error {
+	return func(_ context.Context, w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
+}

@@ -62,6 +62,19 @@ func (s *Server) imageHistory(w *response, r *request) error {
 	return writeJSON(w, http.StatusOK, history)
 }
 
+// diffImages compares two images. It is Gantry's own.
+func (s *Server) diffImages(w *response, r *request) error {
+	from, to := r.Form.Get("from"), r.Form.Get("to")
+	if from == "" || to == "" {
+		return errs.InvalidArgument("two images are needed, as from and to")
+	}
+	diff, err := s.images.Diff(r.Context(), from, to)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, diff)
+}
+
 func (s *Server) tagImage(w *response, r *request) error {
 	repo, tag := r.Form.Get("repo"), r.Form.Get("tag")
 	if err := checkRepoTag(repo, tag); err != nil {

@@ -84,6 +84,7 @@ func routes() []route {
 		{method: post, pattern: "/exec/{name}/resize", handle: (*Server).resizeExec},
 
 		{method: get, pattern: "/images/json", handle: (*Server).listImages},
+		{method: get, pattern: "/images/diff", handle: (*Server).diffImages},
 		{method: post, pattern: "/images/create", body: bodyRaw, handle: (*Server).createImage},
 		{method: post, pattern: "/images/load", body: bodyRaw, handle: (*Server).loadImages},
 		{method: post, pattern: "/images/prune", since: 1_25, handle: (*Server).pruneImages},

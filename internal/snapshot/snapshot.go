@@ -119,6 +119,11 @@ type Snapshotter interface {
 	Disk(ctx context.Context) (Disk, error)
 	SnapshotDisk(ctx context.Context, id string) (int64, error)
 
+	// Compare lists what makes one stack of layers, bottom first, differ from
+	// another, sorted as a walk finds it. What both have at the bottom is not
+	// read. Fails with ErrNotFound for a layer that is not unpacked.
+	Compare(ctx context.Context, from, to []digest.Digest) ([]Difference, error)
+
 	// Diff writes the changes as an uncompressed layer archive. keep, if not
 	// nil, chooses which of them; it may take the list apart. Only what
 	// changed is read. Fails with ErrNotFound, also when the snapshot is

@@ -114,6 +114,8 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"ChangesOfNothing", testChangesOfNothing},
 		{"DiffRoundTrip", testDiffRoundTrip},
 		{"DiffOfRemoved", testDiffOfRemoved},
+		{"Compare", testCompare},
+		{"CompareXattrs", testCompareXattrs},
 		{"Usage", testUsage},
 		{"Ephemeral", testEphemeral},
 		{"SizeLimit", testSizeLimit},
