@@ -217,10 +217,12 @@ type Upload interface {
 
 // Collectable is what Collect needs of a depot.
 type Collectable interface {
-	// Blobs calls f for every blob that a repository has, once for each
-	// such repository, until f fails. What is added or removed meanwhile may
-	// be met or not.
-	Blobs(ctx context.Context, f func(repository string, blob Info) error) error
+	// Graph calls f for every manifest of the repository until f fails;
+	// tagged tells whether a tag names it. Nothing is held by it. What is
+	// added or removed meanwhile may be met or not.
+	Graph(ctx context.Context, repository string, f func(m Manifest, tagged bool) error) error
+	// Blobs calls f for every blob of the repository, as Graph does.
+	Blobs(ctx context.Context, repository string, f func(Info) error) error
 	// Drop takes a blob from a repository unless a manifest of the
 	// repository names it or it was put there or held at `before` or later,
 	// and tells whether it did. When no repository has the blob left, its

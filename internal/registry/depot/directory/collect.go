@@ -26,48 +26,60 @@ func kept(err error) (bool, error) {
 	return err == nil, err
 }
 
-// pageOfBlobs is how many links one transaction of Blobs looks at: a reader that
-// stays keeps the database from using its free pages again.
-const pageOfBlobs = 1000
+// page is how many keys one transaction of Graph and Blobs looks at: a reader
+// that stays keeps the database from using its free pages again.
+const page = 1000
 
-// Blobs implements depot.Collectable.
-func (d *Directory) Blobs(ctx context.Context, f func(repository string, blob depot.Info) error) error {
-	type link struct {
-		repository string
-		info       depot.Info
-	}
-	var last []byte
-	for {
-		var page []link
+// each calls f within transactions for every key of the repository in a bucket,
+// and then, outside of them, what f returned.
+func (d *Directory) each(ctx context.Context, bucket []byte, repository string, f func(tx *bolt.Tx, dgst digest.Digest) (func() error, error)) error {
+	prefix := key(repository, "")
+	for last, more := prefix, true; more; {
+		var found []func() error
 		err := d.view(ctx, func(tx *bolt.Tx) error {
-			c := tx.Bucket(bLinks).Cursor()
+			n := 0
+			c := tx.Bucket(bucket).Cursor()
 			k, _ := c.Seek(last)
-			if last != nil && bytes.Equal(k, last) {
+			if bytes.Equal(k, last) {
 				k, _ = c.Next()
 			}
-			for ; k != nil && len(page) < pageOfBlobs; k, _ = c.Next() {
-				repository, dgst, _ := bytes.Cut(k, []byte{0})
-				info, err := contentInfo(digest.Digest(dgst), tx.Bucket(bContent).Get(dgst))
+			for ; bytes.HasPrefix(k, prefix) && n < page; k, _ = c.Next() {
+				then, err := f(tx, digest.Digest(k[len(prefix):]))
 				if err != nil {
 					return err
 				}
-				page = append(page, link{string(repository), info})
-				last = append(last[:0], k...)
+				found, last, n = append(found, then), bytes.Clone(k), n+1
 			}
+			more = n == page
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		for _, l := range page {
-			if err := f(l.repository, l.info); err != nil {
+		for _, then := range found {
+			if err := then(); err != nil {
 				return err
 			}
 		}
-		if len(page) < pageOfBlobs {
-			return nil
-		}
 	}
+	return nil
+}
+
+// Graph implements depot.Collectable.
+func (d *Directory) Graph(ctx context.Context, repository string, f func(m depot.Manifest, tagged bool) error) error {
+	return d.each(ctx, bManifests, repository, func(tx *bolt.Tx, dgst digest.Digest) (func() error, error) {
+		m, _, err := getManifest(tx, repository, dgst)
+		tagged := anyWith(tx, bTagged, key(repository, string(dgst), ""))
+		return func() error { return f(m, tagged) }, err
+	})
+}
+
+// Blobs implements depot.Collectable.
+func (d *Directory) Blobs(ctx context.Context, repository string, f func(depot.Info) error) error {
+	return d.each(ctx, bLinks, repository, func(tx *bolt.Tx, dgst digest.Digest) (func() error, error) {
+		info, err := contentInfo(dgst, tx.Bucket(bContent).Get([]byte(dgst)))
+		return func() error { return f(info) }, err
+	})
 }
 
 // Drop implements depot.Collectable.
