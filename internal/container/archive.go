@@ -3,12 +3,8 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -32,52 +28,6 @@ func (m *Manager) detachedRoot(id string) (*os.File, error) {
 	return mount.Detached(mounts)
 }
 
-// tree is a container's file system for copying, and a path in it.
-type tree struct {
-	root *os.File
-	path string
-}
-
-// open finds the file system a path of a container is on. In a running
-// container that is what its processes see; in another one the volumes and
-// binds are looked into where the path leads to them.
-func (m *Manager) open(rec *Record, name string) (*tree, error) {
-	name = path.Join("/", name) + trailing(name)
-	if rec.running() {
-		root, err := os.OpenFile("/proc/"+strconv.Itoa(rec.State.Pid)+"/root/", unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return nil, fmt.Errorf("cannot look into container %s: %w", rec.Name, err)
-		}
-		return &tree{root, name}, nil
-	}
-	best := -1
-	for i, mnt := range rec.Mounts {
-		if mnt.Source != "" && below(name, mnt.Destination) && (best < 0 || len(mnt.Destination) > len(rec.Mounts[best].Destination)) {
-			best = i
-		}
-	}
-	if best >= 0 {
-		if info, err := os.Stat(rec.Mounts[best].Source); err == nil && info.IsDir() {
-			root, err := os.OpenFile(rec.Mounts[best].Source, unix.O_PATH|unix.O_DIRECTORY, 0)
-			if err != nil {
-				return nil, err
-			}
-			return &tree{root, "/" + strings.TrimPrefix(strings.TrimPrefix(name, rec.Mounts[best].Destination), "/")}, nil
-		}
-	}
-	root, err := m.detachedRoot(rec.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &tree{root, name}, nil
-}
-
-// below tells whether a path is at or below a directory.
-func below(name, dir string) bool {
-	name = strings.TrimSuffix(name, "/.")
-	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
-}
-
 // trailing keeps the end of a path that says "the directory itself".
 func trailing(name string) string {
 	switch {
@@ -95,12 +45,11 @@ func (m *Manager) StatPath(ctx context.Context, ref, name string) (*api.PathStat
 	if err != nil {
 		return nil, err
 	}
-	rec := c.copy()
-	t, err := m.open(&rec, name)
+	t, err := m.open(ctx, c, name)
 	if err != nil {
 		return nil, err
 	}
-	defer t.root.Close()
+	defer t.close()
 	return t.stat(ref, name)
 }
 
@@ -129,12 +78,11 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string, begin func(*ap
 	if err != nil {
 		return err
 	}
-	rec := c.copy()
-	t, err := m.open(&rec, name)
+	t, err := m.open(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	defer t.root.Close()
+	defer t.close()
 	stat, err := t.stat(ref, name)
 	if err != nil {
 		return err
@@ -152,15 +100,12 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	if err != nil {
 		return err
 	}
-	rec := c.copy()
-	if err := m.writable(&rec, name); err != nil {
-		return err
-	}
-	t, err := m.open(&rec, name)
+	m.noteCopy(c)
+	t, err := m.open(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	defer t.root.Close()
+	defer t.close()
 	stat, err := t.stat(ref, name)
 	if err != nil {
 		return err
@@ -168,6 +113,10 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	if !stat.Mode.IsDir() && stat.LinkTarget == "" {
 		return errs.InvalidArgument("extraction point is not a directory")
 	}
+	if err := t.writable(); err != nil {
+		return err
+	}
+	rec := c.copy()
 	options := layer.PathOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
 	if o.CopyUIDGID && rec.Config.User != "" {
 		user, err := m.resolveUser(ctx, &rec, rec.Config.User)
@@ -176,7 +125,6 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 		}
 		options.Chown = &layer.Owner{UID: int(user.UID), GID: int(user.GID)}
 	}
-	m.noteCopy(c)
 	plain, _, err := layer.Decompress(r)
 	if err != nil {
 		return errs.InvalidArgument("%w", err)
@@ -189,7 +137,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, o CopyToOptions,
 	return nil
 }
 
-// noteCopy records, before the first start, that the files are no longer the
+// noteCopy records, before the first start, that the files may no longer be the
 // image's, which others share.
 func (m *Manager) noteCopy(c *Container) {
 	c.mu.Lock()
@@ -199,25 +147,6 @@ func (m *Manager) noteCopy(c *Container) {
 	if !known {
 		m.saveDurably(c)
 	}
-}
-
-// writable refuses to write where the container itself could not.
-func (m *Manager) writable(rec *Record, name string) error {
-	name = path.Join("/", name)
-	readonly := rec.HostConfig.ReadonlyRootfs
-	longest := -1
-	for _, mnt := range rec.Mounts {
-		if below(name, mnt.Destination) && len(mnt.Destination) > longest {
-			longest, readonly = len(mnt.Destination), !mnt.RW
-		}
-	}
-	if !readonly {
-		return nil
-	}
-	if longest >= 0 {
-		return errs.Forbidden("container mount %s is marked read-only", filepath.Clean(name))
-	}
-	return errs.Forbidden("container rootfs is marked read-only")
 }
 
 // Changes lists what the container changed in its image.
@@ -271,7 +200,12 @@ func (m *Manager) exportRoot(c *Container) (*os.File, error) {
 	if !rec.running() {
 		return m.detachedRoot(rec.ID)
 	}
-	return mount.RootOf(rec.State.Pid)
+	proc, err := rec.process()
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	return mount.RootOf(proc)
 }
 
 // copyTree copies a directory of a root file system into a directory of the

@@ -89,6 +89,7 @@ type Mount struct {
 type State struct {
 	Status     api.ContainerState
 	Pid        int
+	StartTime  uint64 `json:",omitempty"` // of that process, in clock ticks after boot; 0 when unknown
 	ExitCode   int
 	Error      string
 	OOMKilled  bool

@@ -15,15 +15,14 @@ import (
 // container and has them mounted. A container that joins the network of
 // another one uses that one's files.
 func (m *Manager) writeFiles(rec *Record, in *ocispec.Input, sandbox *Sandbox) error {
-	dir := m.dir(rec.ID)
-	if rec.HostConfig.NetworkMode.IsContainer() {
-		owner, err := m.lookup(rec.HostConfig.NetworkMode.ConnectedContainer())
-		if err != nil {
+	dir, err := m.filesDir(rec)
+	if err != nil {
+		return err
+	}
+	if !rec.HostConfig.NetworkMode.IsContainer() {
+		if err := m.renderFiles(rec, dir, sandbox); err != nil {
 			return err
 		}
-		dir = m.dir(owner.copy().ID)
-	} else if err := m.renderFiles(rec, dir, sandbox); err != nil {
-		return err
 	}
 	for _, f := range []struct {
 		name string
@@ -34,6 +33,18 @@ func (m *Manager) writeFiles(rec *Record, in *ocispec.Input, sandbox *Sandbox) e
 		}
 	}
 	return nil
+}
+
+// filesDir is where these files are.
+func (m *Manager) filesDir(rec *Record) (string, error) {
+	if !rec.HostConfig.NetworkMode.IsContainer() {
+		return m.dir(rec.ID), nil
+	}
+	owner, err := m.lookup(rec.HostConfig.NetworkMode.ConnectedContainer())
+	if err != nil {
+		return "", err
+	}
+	return m.dir(owner.copy().ID), nil
 }
 
 func fileExists(path string) bool {

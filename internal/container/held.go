@@ -28,6 +28,22 @@ func (h *held) inside(dir, path string) (string, error) {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), nil
 }
 
+// namespace opens a namespace of a running container and returns a name that
+// means this one until close.
+func (h *held) namespace(rec *Record, kind string) (string, error) {
+	proc, err := rec.process()
+	if err != nil {
+		return "", err
+	}
+	defer proc.Close()
+	f, err := under(proc, "ns/"+kind, os.O_RDONLY)
+	if err != nil {
+		return "", rec.ended()
+	}
+	h.files = append(h.files, f)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), nil
+}
+
 func (h *held) close() {
 	for _, f := range h.files {
 		f.Close()

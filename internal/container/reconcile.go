@@ -88,7 +88,7 @@ func (m *Manager) adopt(ctx context.Context, c *Container, s *shim.Status) {
 		c.rec.State = State{Status: api.StateRunning}
 		c.rec.HasBeenStarted = true
 	}
-	c.rec.State.Pid, c.rec.State.StartedAt = s.Pid, s.StartedAt
+	c.rec.State.Pid, c.rec.State.StartTime, c.rec.State.StartedAt = s.Pid, s.StartTime, s.StartedAt
 	if s.Running {
 		c.rec.State.Status = m.frozenOrNot(&rec)
 	}

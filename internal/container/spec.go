@@ -67,24 +67,29 @@ func (m *Manager) spec(ctx context.Context, rec *Record, sandbox *Sandbox, h *he
 			return nil, errs.System("cannot run an init in the container: gantry-init is neither beside gantryd nor in PATH")
 		}
 	}
-	if err := m.joinNamespaces(rec, in); err != nil {
+	if err := m.joinNamespaces(rec, in, h); err != nil {
 		return nil, err
 	}
 	if err := m.writeFiles(rec, in, sandbox); err != nil {
 		return nil, err
 	}
 	for i := range rec.Mounts {
-		mnt, err := m.specMount(ctx, rec, &rec.Mounts[i], h)
+		mnt := &rec.Mounts[i]
+		out, err := m.specMount(ctx, mnt, h)
 		if err != nil {
 			return nil, err
 		}
-		in.Mounts = append(in.Mounts, *mnt)
+		in.Mounts = append(in.Mounts, *out)
+		if mnt.Type == mount.TypeVolume {
+			m.publishVolume(events.ActionMount, mnt, "container", rec.ID, "destination", mnt.Destination,
+				"read/write", strconv.FormatBool(mnt.RW), "propagation", string(mnt.Propagation))
+		}
 	}
 	return ocispec.Build(in)
 }
 
 // joinNamespaces finds the namespaces of the containers this one shares some with.
-func (m *Manager) joinNamespaces(rec *Record, in *ocispec.Input) error {
+func (m *Manager) joinNamespaces(rec *Record, in *ocispec.Input, h *held) error {
 	for _, join := range []struct {
 		mode, kind string
 		path       *string
@@ -114,7 +119,9 @@ func (m *Manager) joinNamespaces(rec *Record, in *ocispec.Input) error {
 		if join.kind == "net" {
 			in.Hostname = shared.Config.Hostname
 		}
-		*join.path = fmt.Sprintf("/proc/%d/ns/%s", shared.State.Pid, join.kind)
+		if *join.path, err = h.namespace(&shared, join.kind); err != nil {
+			return err
+		}
 	}
 	if rec.HostConfig.IpcMode.IsShareable() {
 		if err := m.mountShm(rec); err != nil {
@@ -152,7 +159,7 @@ func (m *Manager) unmountShm(id string, remove bool) {
 }
 
 // specMount makes sure the source of a mount is there now.
-func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount, h *held) (*ocispec.Mount, error) {
+func (m *Manager) specMount(ctx context.Context, mnt *Mount, h *held) (*ocispec.Mount, error) {
 	out := &ocispec.Mount{Type: mnt.Type, Source: mnt.Source, Destination: mnt.Destination, RW: mnt.RW, Propagation: mnt.Propagation}
 	switch mnt.Type {
 	case mount.TypeBind:
@@ -171,8 +178,6 @@ func (m *Manager) specMount(ctx context.Context, rec *Record, mnt *Mount, h *hel
 			return nil, err
 		}
 		out.Source = dir
-		m.publishVolume(events.ActionMount, mnt, "container", rec.ID, "destination", mnt.Destination,
-			"read/write", strconv.FormatBool(mnt.RW), "propagation", string(mnt.Propagation))
 		if o := mnt.Spec.VolumeOptions; o != nil && o.Subpath != "" {
 			if out.Source, err = h.inside(dir, o.Subpath); err != nil {
 				return nil, errs.InvalidArgument("cannot access path %s of volume %s: %w", o.Subpath, mnt.Name, err)
@@ -227,17 +232,17 @@ func (m *Manager) userFiles(rec *Record) (userFiles, error) {
 			return files, nil
 		}
 	}
-	t, err := m.open(rec, "/")
+	root, err := m.bareRoot(rec)
 	if err != nil {
 		return userFiles{}, err
 	}
-	defer t.root.Close()
+	defer root.Close()
 	files := userFiles{}
 	for _, f := range []struct {
 		name string
 		to   *[]byte
 	}{{"etc/passwd", &files.passwd}, {"etc/group", &files.group}} {
-		if *f.to, err = readInRoot(t.root, f.name); err != nil {
+		if *f.to, err = readInRoot(root, f.name); err != nil {
 			return userFiles{}, err
 		}
 	}

@@ -67,7 +67,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 			c.rec.NetworkIDs[name] = ep.NetworkID
 		}
 	}
-	c.rec.State = State{Status: api.StateRunning, Pid: reply.Pid, StartedAt: reply.StartedAt}
+	c.rec.State = State{Status: api.StateRunning, Pid: reply.Pid, StartTime: reply.StartTime, StartedAt: reply.StartedAt}
 	c.mu.Unlock()
 	if err := m.saveState(c); err != nil {
 		m.opts.Log.Error("cannot record a started container", "container", rec.ID, "error", err)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
@@ -82,7 +81,7 @@ func (m *Manager) sample(c *Container) *api.StatsResponse {
 	s.PidsStats = api.PidsStats{Current: used.Pids.Current, Limit: used.Pids.Limit}
 	s.BlkioStats = blkioStats(&used.Blkio)
 	if !rec.HostConfig.NetworkMode.IsHost() && !rec.HostConfig.NetworkMode.IsContainer() {
-		s.Networks = networkStats(rec.State.Pid)
+		s.Networks = networkStats(&rec)
 	}
 	return s
 }
@@ -171,8 +170,13 @@ func systemCPU() uint64 {
 
 // networkStats reads the counters of every interface but lo in the network
 // namespace of a process.
-func networkStats(pid int) map[string]api.NetworkStats {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/net/dev", pid))
+func networkStats(rec *Record) map[string]api.NetworkStats {
+	proc, err := rec.process()
+	if err != nil {
+		return nil
+	}
+	defer proc.Close()
+	file, err := under(proc, "net/dev", os.O_RDONLY)
 	if err != nil {
 		return nil
 	}

@@ -233,9 +233,9 @@ func (c *config) explain(err error) error {
 	return fmt.Errorf("%s: %w", string(buf[2:n]), err) // "e " or "w " comes first
 }
 
-// cloneTree makes a detached bind mount of path.
+// cloneTree makes a detached bind mount of path, following links as mount(8) does.
 func cloneTree(dirfd int, path string, p *parsed) (int, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)
 	if path == "" {
 		flags |= unix.AT_EMPTY_PATH

@@ -227,17 +227,34 @@ func TestAssemble(t *testing.T) {
 		must(t, os.Mkdir(d, 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(volume, "data"), []byte("kept"), 0o644))
+	must(t, os.Symlink("there/../nowhere", filepath.Join(lower[0], "dangling")))
+	must(t, os.Symlink("../../../../outside", filepath.Join(lower[0], "out")))
+	must(t, os.Symlink("loop", filepath.Join(lower[0], "loop")))
+	bind := func(source string, options ...string) *os.File {
+		f, err := Detached([]Mount{{Type: "bind", Source: source, Options: append([]string{"rbind"}, options...)}})
+		must(t, err)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
 	tree, err := Assemble([]Mount{overlay(lower, upper, work)}, []Bind{
-		{Source: volume, Target: "/link"},
-		{Source: volume, Target: "/made/for/it", ReadOnly: true},
-		{Source: filepath.Join(volume, "data"), Target: "/from0"},
-	})
+		{bind(volume), "/link"},
+		{bind(volume, "ro"), "/made/for/it"},
+		{bind(filepath.Join(volume, "data")), "/from0"},
+		{bind(volume), "/dangling/deeper"},
+		{bind(volume), "/out"},
+	}, true)
 	must(t, err)
 	defer tree.Close()
-	for _, name := range []string{"real/data", "made/for/it/data", "from0"} {
+	for _, name := range []string{"real/data", "made/for/it/data", "from0", "nowhere/deeper/data", "outside/data"} {
 		if got := read(t, tree.Root, name); got != "kept" {
 			t.Errorf("%s is %q", name, got)
 		}
+	}
+	if _, err := unix.Openat(int(tree.Root.Fd()), "no", unix.O_WRONLY|unix.O_CREAT, 0o644); err != unix.EROFS {
+		t.Errorf("writing to a read-only root gives %v", err)
+	}
+	if _, err := Assemble([]Mount{overlay(lower, "", "")}, []Bind{{bind(volume), "/loop/x"}}, false); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a target in a loop gives %v", err)
 	}
 	write(t, tree.Root, "real/new", "x")
 	if _, err := os.Stat(filepath.Join(volume, "new")); err != nil {
@@ -271,7 +288,10 @@ func TestRootOf(t *testing.T) {
 	if _, err := io.ReadFull(stdout, line); err != nil {
 		t.Fatal(err)
 	}
-	root, err := RootOf(cmd.Process.Pid)
+	proc, err := os.Open(fmt.Sprintf("/proc/%d", cmd.Process.Pid))
+	must(t, err)
+	defer proc.Close()
+	root, err := RootOf(proc)
 	must(t, err)
 	defer root.Close()
 	if got := read(t, root, "hidden"); got != "seen" {

@@ -7,17 +7,17 @@ import (
 	"path"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/gantry-containers/gantry/internal/errs"
 )
 
-// Bind is a directory or file of the host to be seen at a path of a tree.
+// Bind is a tree of files to be seen at a path of another.
 type Bind struct {
-	Source   string
-	Target   string // absolute inside the tree; links are followed inside it
-	ReadOnly bool
+	// Tree is a detached mount, see Detached. It stays the caller's, and may be
+	// closed once it was used.
+	Tree   *os.File
+	Target string // absolute inside the other tree; links are followed inside it
 }
 
 // Tree is a root with other mounts in it, attached nowhere on the host.
@@ -30,91 +30,111 @@ type Tree struct {
 // Close unmounts everything, except what files still open need.
 func (t *Tree) Close() error { return errors.Join(t.Root.Close(), t.ns.Close()) }
 
-// Assemble mounts a root stack and binds into it, in order: the file system of
-// a stopped container with its volumes. Targets that are missing are made, as
-// starting the container would. The upper directory of an overlay must not be mounted
+// Assemble mounts a root stack and what belongs into it, in order: the file
+// system of a stopped container with its volumes. Targets that are missing are
+// made, as starting the container would. With readOnly the root itself cannot be
+// written to, once they are. The upper directory of an overlay must not be mounted
 // elsewhere at the same time.
-func Assemble(root []Mount, binds []Bind) (*Tree, error) {
-	if len(root) != 1 {
-		return nil, errs.InvalidArgument("cannot mount a stack of %d mounts, only of one", len(root))
-	}
-	scratch, err := os.MkdirTemp("", "gantry-mount-")
+func Assemble(root []Mount, binds []Bind, readOnly bool) (*Tree, error) {
+	base, err := Detached(root)
 	if err != nil {
 		return nil, err
 	}
+	scratch, err := os.MkdirTemp("", "gantry-mount-")
+	if err != nil {
+		base.Close()
+		return nil, err
+	}
 	defer os.Remove(scratch)
-	t := &Tree{}
-	err = inPrivate(func() error {
-		if err := root[0].attach(scratch); err != nil {
+	t := &Tree{Root: base}
+	err = inPrivate(func() (err error) {
+		rootfd := int(base.Fd())
+		if err := unix.MoveMount(rootfd, "", unix.AT_FDCWD, scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return err
 		}
-		fd, err := unix.Open(scratch, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		t.Root = os.NewFile(uintptr(fd), "root")
 		for _, b := range binds {
-			if err := b.attach(fd); err != nil {
-				return fmt.Errorf("cannot bind %s on %s: %w", b.Source, b.Target, err)
+			if err := b.attach(rootfd); err != nil {
+				return fmt.Errorf("cannot mount %s on %s: %w", b.Tree.Name(), b.Target, err)
+			}
+		}
+		if readOnly {
+			if err := unix.MountSetattr(rootfd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+				return err
 			}
 		}
 		t.ns, err = os.Open(fmt.Sprintf("/proc/%d/task/%d/ns/mnt", os.Getpid(), unix.Gettid()))
 		return err
 	})
 	if err != nil {
-		if t.Root != nil {
-			t.Root.Close()
-		}
+		base.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-// attach binds b below the directory rootfd. It runs on a thread of inPrivate.
+// attach moves the tree below the directory rootfd. It runs on a thread of
+// inPrivate. Nothing that is mounted later on the host appears in it.
 func (b Bind) attach(rootfd int) error {
-	var src unix.Stat_t
-	if err := unix.Stat(b.Source, &src); err != nil {
+	var st unix.Stat_t
+	tree := int(b.Tree.Fd())
+	if err := unix.Fstat(tree, &st); err != nil {
 		return err
 	}
-	isDir := src.Mode&unix.S_IFMT == unix.S_IFDIR
-	target, err := makeTarget(rootfd, b.Target, isDir)
+	target, err := makeTarget(rootfd, b.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR, maxLinks)
 	if err != nil {
 		return err
 	}
-	err = unix.Mount(b.Source, fdPath(target), "", unix.MS_BIND|unix.MS_REC, "")
-	unix.Close(target)
-	if err != nil || !b.ReadOnly {
+	defer unix.Close(target)
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
 		return err
 	}
-	mounted, err := openIn(rootfd, b.Target)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(mounted)
-	return unix.Mount("", fdPath(mounted), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	return unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// makeTarget opens the path to mount on, making what is missing of it.
-func makeTarget(rootfd int, target string, isDir bool) (int, error) {
+// maxLinks is how deep a target may be that has to be made, each link that leads
+// to nothing counted.
+const maxLinks = 255
+
+// makeTarget opens the path to mount on, making what is missing of it: also what
+// a link leads to.
+func makeTarget(rootfd int, target string, isDir bool, depth int) (int, error) {
 	fd, err := openIn(rootfd, target)
 	if err != unix.ENOENT {
 		return fd, err
 	}
-	parentName, base := path.Split(path.Clean(target))
-	parent, err := makeTarget(rootfd, parentName, true)
+	if depth == 0 {
+		return -1, unix.ELOOP
+	}
+	// Not cleaned: ".." after a link is elsewhere.
+	dir, base := path.Split(strings.TrimRight(target, "/"))
+	parent, err := makeTarget(rootfd, "/"+dir, true, depth-1)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(parent)
-	if isDir {
+	switch {
+	case base == "" || base == "." || base == "..":
+		return openIn(rootfd, target)
+	case isDir:
 		err = unix.Mkdirat(parent, base, 0o755)
-	} else {
+	default:
 		err = unix.Mknodat(parent, base, unix.S_IFREG|0o644, 0)
 	}
-	if err != nil {
-		return -1, err // EEXIST: a link that leads to nothing
+	if err != unix.EEXIST {
+		if err != nil {
+			return -1, err
+		}
+		return openIn(rootfd, target)
 	}
-	return openIn(rootfd, target)
+	var link [unix.PathMax]byte
+	n, err := unix.Readlinkat(parent, base, link[:])
+	if err != nil {
+		return -1, err
+	}
+	if next := string(link[:n]); path.IsAbs(next) {
+		return makeTarget(rootfd, next, isDir, depth-1)
+	}
+	return makeTarget(rootfd, dir+string(link[:n]), isDir, depth-1)
 }
 
 func openIn(rootfd int, name string) (int, error) {
@@ -129,19 +149,28 @@ func fdPath(fd int) string { return "/proc/thread-self/fd/" + strconv.Itoa(fd) }
 
 // RootOf returns the root file system of a process without what is mounted on
 // it, opened with O_PATH: for exporting a running container, whose /proc or
-// volumes are no part of it. The upper directory of an overlay is not mounted a
-// second time. The kernel must have open_tree(2), which is Linux 5.2.
-func RootOf(pid int) (*os.File, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+// volumes are no part of it. The process is given by its directory in /proc,
+// which cannot come to mean another one. The upper directory of an overlay is not
+// mounted a second time. The kernel must have open_tree(2), which is Linux 5.2.
+func RootOf(proc *os.File) (*os.File, error) {
+	root, err := rootOf(proc)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the root of process %s: %w", path.Base(proc.Name()), err)
+	}
+	return root, nil
+}
+
+func rootOf(proc *os.File) (*os.File, error) {
+	ns, err := unix.Openat(int(proc.Fd()), "ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	defer unix.Close(ns)
+	root, err := unix.Openat(int(proc.Fd()), "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer unix.Close(root)
 	var clone *os.File
 	done := make(chan error, 1)
 	go func() {
@@ -152,18 +181,16 @@ func RootOf(pid int) (*os.File, error) {
 			done <- err
 			return
 		}
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("cannot enter the mount namespace of process %d: %w", pid, err)
+		if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
+			done <- fmt.Errorf("cannot enter its mount namespace: %w", err)
 			return
 		}
-		fd, err := cloneTree(int(root.Fd()), "", &parsed{})
+		fd, err := cloneTree(root, "", &parsed{})
 		if err == nil {
 			clone = os.NewFile(uintptr(fd), "root")
 		}
 		done <- err
 	}()
-	if err := <-done; err != nil {
-		return nil, fmt.Errorf("cannot reach the root of process %d: %w", pid, err)
-	}
-	return clone, nil
+	err = <-done
+	return clone, err
 }

@@ -141,7 +141,7 @@ func (b *builder) openSources() error {
 				b.openSource(p)
 			}
 			continue
-		case p.bind || p.opened:
+		case p.bind:
 			// In a user namespace the way to the source may be closed.
 			fd, err := unix.OpenTree(unix.AT_FDCWD, p.Source, uint(openTreeFlags(p.recursive)))
 			if err != nil {
