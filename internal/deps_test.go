@@ -39,6 +39,8 @@ func arrows() map[string]string {
 		"container":    "du state shim snapshot layer logs ocispec ocirt " + leaves,
 		"engine":       "apparmor container image network volume state content snapshot registry shim ocirt " + leaves,
 		"server":       "engine container image network volume state logs ocirt " + leaves,
+		"webui":        "errs",
+		"registryd":    "registry webui errs",
 		"daemonconfig": "engine logs errs",
 		"daemon":       "server engine daemonconfig errs",
 		"cli":          "errs",

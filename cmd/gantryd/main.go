@@ -13,9 +13,16 @@ import (
 	"github.com/gantry-containers/gantry/internal/daemon"
 	"github.com/gantry-containers/gantry/internal/daemonconfig"
 	"github.com/gantry-containers/gantry/internal/engine"
+	"github.com/gantry-containers/gantry/internal/registryd"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "registry" { // another role, which knows nothing of the engine
+		if err := registryd.Main(os.Args[2:], os.Stdout); err != nil {
+			fail(err)
+		}
+		return
+	}
 	config, err := daemonconfig.Parse(os.Args[1:], os.Stdout)
 	switch {
 	case errors.Is(err, daemonconfig.ErrHelp):

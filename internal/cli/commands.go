@@ -105,6 +105,10 @@ func commands() []entry {
 		{path: "network inspect", build: (*app).networkInspectCommand},
 		{path: "network ls", aliases: "list", build: (*app).networkLsCommand},
 
+		{path: "registry", short: "Be a registry of images"},
+		{path: "registry gc", build: (*app).registryGCCommand},
+		{path: "registry serve", build: (*app).registryServeCommand},
+
 		{path: "system", short: "Manage the engine"},
 		{path: "system df", build: (*app).dfCommand},
 		{path: "system dial-stdio", build: (*app).systemDialCommand},

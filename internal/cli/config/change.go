@@ -90,7 +90,6 @@ type object []member
 
 type member struct {
 	name  string
-	raw   []byte // the name as it is written; nil for one of ours
 	value json.RawMessage
 }
 
@@ -113,13 +112,11 @@ func parseObject(text []byte) (object, error) {
 	}
 	var o object
 	for dec.More() {
-		before := dec.InputOffset()
 		name, err := dec.Token()
 		if err != nil {
 			return nil, err
 		}
-		// JSON allows nothing but a string here.
-		m := member{name: name.(string), raw: bytes.TrimLeft(text[before:dec.InputOffset()], ", \t\r\n")}
+		m := member{name: name.(string)} // JSON allows nothing else here
 		if err := dec.Decode(&m.value); err != nil {
 			return nil, err
 		}
@@ -146,7 +143,7 @@ func (o object) with(name string, value []byte) object {
 			return o
 		}
 	}
-	return append(o, member{name: name, value: value})
+	return append(o, member{name, value})
 }
 
 func (o object) without(name string) object {
@@ -166,10 +163,9 @@ func (o object) bytes() []byte {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		if b.Write(m.raw); m.raw == nil {
-			raw, _ := json.Marshal(m.name) // a string always encodes
-			b.Write(raw)
-		}
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(m.name) // a string, into memory
 		b.WriteByte(':')
 		b.Write(m.value)
 	}

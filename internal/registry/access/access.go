@@ -264,7 +264,7 @@ func scopeOf(repository string, need Rights) string {
 	case CatalogScope:
 		return CatalogScope
 	}
-	return "repository:" + repository + ":" + strings.Join(need.actions(), ",")
+	return "repository:" + repository + ":" + strings.Join(need.Actions(), ",")
 }
 
 // BaseURL is scheme and host as the client of the request wrote them.

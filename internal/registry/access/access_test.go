@@ -216,7 +216,7 @@ func TestRules(t *testing.T) {
 		{"a*b", "home/aXb/x", 0}, {"", "home//x", 0},
 	} {
 		if got := a.Rights(Identity{User: c.user}, c.repository); got != c.want {
-			t.Errorf("%q may %v with %s, want %v", c.user, got.actions(), c.repository, c.want.actions())
+			t.Errorf("%q may %v with %s, want %v", c.user, got.Actions(), c.repository, c.want.Actions())
 		}
 	}
 	for _, bad := range []Rule{

@@ -23,8 +23,8 @@ const (
 // Has tells whether all of need are in the set.
 func (r Rights) Has(need Rights) bool { return r&need == need }
 
-// actions are the rights in the words of token scopes.
-func (r Rights) actions() []string {
+// Actions are the rights in the words of token scopes: pull, push, delete.
+func (r Rights) Actions() []string {
 	actions := []string{}
 	for right, action := range map[Rights]string{Read: "pull", Write: "push", Delete: "delete"} {
 		if r.Has(right) {

@@ -218,7 +218,7 @@ func (a *Access) grantedActions(user string, g grant) []string {
 	for _, action := range g.Actions {
 		asked |= rightOf(action)
 	}
-	return (asked & rights).actions()
+	return (asked & rights).Actions()
 }
 
 // parseScope reads "repository:NAME:pull,push". The name may have colons in it,

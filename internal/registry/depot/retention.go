@@ -79,6 +79,16 @@ func ParseRetention(data []byte) (*Retention, error) {
 	return r, nil
 }
 
+// Check fails with ErrInvalidArgument when a rule would be refused in a file.
+func (r *Retention) Check() error {
+	for i := range r.Rules {
+		if err := r.Rules[i].check(); err != nil {
+			return errs.InvalidArgument("retention rule %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
 func tomlError(err error) string {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {

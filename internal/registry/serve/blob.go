@@ -143,5 +143,9 @@ func (s *Server) notify(rq *request, e Event) {
 	}
 	e.Repository, e.User, e.Time = rq.repository, rq.user, time.Now()
 	e.Remote, e.Agent = rq.RemoteAddr, rq.UserAgent()
+	e.Method, e.Host, e.Scheme = rq.Method, rq.Host, "http"
+	if rq.TLS != nil || rq.URL.Scheme == "https" { // a proxy in front may have spoken TLS
+		e.Scheme = "https"
+	}
 	s.o.Notify(e)
 }

@@ -85,7 +85,7 @@ func (s *Server) listRepositories(rq *request) error {
 	}
 	names := []string{}
 	if n > 0 {
-		if names, err = s.depot.Repositories(rq.Context(), last, n+1); err != nil {
+		if names, err = s.repositories(rq, last, n+1); err != nil {
 			return err
 		}
 	}

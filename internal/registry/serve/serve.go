@@ -89,6 +89,9 @@ type Event struct {
 	Time   time.Time
 	Remote string // address and port of the client
 	Agent  string // its User-Agent
+	Method string // of its request
+	Scheme string // "http" or "https", as the client spoke it
+	Host   string // this registry, as the client called it
 }
 
 // Upstream is another registry that this one stands in front of. Its methods
