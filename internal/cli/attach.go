@@ -58,7 +58,7 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 		AttachStderr: true,
 		Tty:          tty,
 	}
-	att, err := a.attach(streamCtx, c.ID, streams, f.detachKeys, false)
+	att, err := a.attach(streamCtx, c.ID, streams, f.detachKeys, nil)
 	if err != nil {
 		return err
 	}

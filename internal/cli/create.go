@@ -24,6 +24,8 @@ type createFlags struct {
 	pull     string
 	quiet    bool
 	flags    *runflags.Flags
+	// connections are how many more than one the caller is going to need.
+	connections int
 }
 
 func (f *createFlags) add(fs *pflag.FlagSet, verb string) {
@@ -125,10 +127,15 @@ func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Con
 	if f.platform != "" {
 		q.Set("platform", f.platform)
 	}
-	err = a.json(ctx, &client.Request{
-		Method: http.MethodPost,
-		Path:   "/containers/create",
-		Query:  q,
+	c, err := a.client()
+	if err != nil {
+		return resp, err
+	}
+	err = c.JSON(ctx, &client.Request{
+		Method:    http.MethodPost,
+		Path:      "/containers/create",
+		Query:     q,
+		Meanwhile: func() { c.Prepare(ctx, f.connections) },
 		JSON: client.Sparse{V: &container.CreateRequest{
 			Config:           spec.Config,
 			HostConfig:       spec.HostConfig,

@@ -59,8 +59,15 @@ func (a *app) exec(ctx context.Context, f *execFlags, name string, command []str
 			return err
 		}
 	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
 	var created common.IDResponse
-	err = a.json(ctx, &client.Request{Method: http.MethodPost, Path: containerPath(name, "exec"), JSON: req}, &created)
+	err = c.JSON(ctx, &client.Request{
+		Method: http.MethodPost, Path: containerPath(name, "exec"), JSON: req,
+		Meanwhile: func() { c.Prepare(ctx, 1) }, // for the exit code
+	}, &created)
 	if err != nil {
 		return err
 	}
@@ -68,10 +75,6 @@ func (a *app) exec(ctx context.Context, f *execFlags, name string, command []str
 	path := "/exec/" + created.ID
 	if f.detach {
 		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: path + "/start", JSON: start}, nil)
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
 	}
 	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: path + "/start", JSON: start})
 	if err != nil {

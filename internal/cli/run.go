@@ -59,6 +59,9 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 	} else if err := a.checkTTY(cfg.AttachStdin, cfg.Tty); err != nil {
 		return err
 	}
+	if cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr {
+		f.connections = 2 // of the attachment, the wait and the start
+	}
 	id, err := a.create(ctx, &f.createFlags, spec)
 	if err != nil {
 		return runError(cmd, err)
@@ -73,7 +76,7 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 // and the ID is how to look at it.
 func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
 	fmt.Fprintln(a.out, id)
-	err := a.start(cmd.Context(), id)
+	err := a.start(cmd.Context(), id, nil)
 	if err != nil && spec.HostConfig.AutoRemove {
 		a.awaitRemoval(cmd.Context(), id)
 	}
@@ -84,28 +87,45 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	cfg := spec.Config
-	if f.sigProxy {
-		defer a.proxySignals(cmd.Context(), id)()
-	}
-	att, err := a.attach(ctx, id, cfg, f.detachKeys, false)
-	if err != nil {
-		return err
-	}
 	condition := container.WaitConditionNextExit
 	if spec.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
 	}
-	ended, err := a.waitFor(cmd.Context(), id, condition)
+	var ended <-chan exited
+	var notWaiting error
+	att, err := a.attach(ctx, id, cfg, f.detachKeys, func() { ended, notWaiting = a.waitFor(cmd.Context(), id, condition) })
 	if err != nil {
+		return err
+	}
+	if notWaiting != nil {
 		att.stream.Close()
-		return runError(cmd, err)
+		return runError(cmd, notWaiting)
 	}
 	streamed := make(chan error, 1)
-	go func() { streamed <- a.copy(ctx, att) }()
-
-	if err := a.start(ctx, id); err != nil {
+	begin := func() { go func() { streamed <- a.copy(ctx, att) }() }
+	if cfg.Tty {
+		begin() // the first byte is for a terminal in raw mode
+		begin = nil
+	}
+	stopProxy := func() {}
+	defer func() { stopProxy() }()
+	err = a.start(ctx, id, func() {
+		// All this takes time, which the engine has to itself now.
+		if begin != nil {
+			begin()
+			begin = nil
+		}
+		if f.sigProxy {
+			stopProxy = a.proxySignals(cmd.Context(), id)
+		}
+	})
+	if err != nil {
 		cancel()
-		<-streamed // the terminal is itself again
+		if begin != nil {
+			att.stream.Close()
+		} else {
+			<-streamed // the terminal is itself again
+		}
 		if spec.HostConfig.AutoRemove {
 			<-ended
 		}
@@ -137,13 +157,14 @@ func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, c
 	}
 }
 
-// attach opens the stream to a container's process.
-func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys string, logs bool) (*attachment, error) {
+// attach opens the stream to a container's process. Meanwhile may be nil; see
+// client.Request.
+func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys string, meanwhile func()) (*attachment, error) {
 	if keys == "" {
 		keys = a.config().DetachKeys
 	}
 	q := url.Values{"stream": {"1"}}
-	for name, on := range map[string]bool{"stdin": cfg.AttachStdin, "stdout": cfg.AttachStdout, "stderr": cfg.AttachStderr, "logs": logs} {
+	for name, on := range map[string]bool{"stdin": cfg.AttachStdin, "stdout": cfg.AttachStdout, "stderr": cfg.AttachStderr} {
 		if on {
 			q.Set(name, "1")
 		}
@@ -155,7 +176,7 @@ func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: q})
+	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: q, Meanwhile: meanwhile})
 	if err != nil {
 		return nil, err
 	}
@@ -179,8 +200,8 @@ func (a *app) attachment(s *client.Stream, stdin, stdout, stderr, tty bool, keys
 	return att
 }
 
-func (a *app) start(ctx context.Context, id string) error {
-	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start"}, nil)
+func (a *app) start(ctx context.Context, id string, meanwhile func()) error {
+	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
 }
 
 // awaitRemoval waits for a --rm container that could not start to be gone.

@@ -76,7 +76,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	if err := a.checkTTY(streams.AttachStdin, tty); err != nil {
 		return err
 	}
-	att, err := a.attach(streamCtx, c.ID, streams, f.detachKeys, false)
+	att, err := a.attach(streamCtx, c.ID, streams, f.detachKeys, nil)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	}
 	streamed := make(chan error, 1)
 	go func() { streamed <- a.copy(streamCtx, att) }()
-	if err := a.start(ctx, c.ID); err != nil {
+	if err := a.start(ctx, c.ID, nil); err != nil {
 		cancel()
 		<-streamed
 		if c.HostConfig.AutoRemove {

@@ -23,6 +23,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/shim"
 	"github.com/gantry-containers/gantry/internal/snapshot"
 	"github.com/gantry-containers/gantry/internal/state"
+	"github.com/gantry-containers/gantry/internal/trash"
 )
 
 // Image is what a container takes from an image.
@@ -171,6 +172,7 @@ type Manager struct {
 	done chan struct{} // closed when watch has returned
 
 	users userCache
+	bin   trash.Bin // directories of containers that removed themselves
 }
 
 // lookup finds a container by ID, name or unambiguous beginning of an ID.

@@ -151,7 +151,9 @@ func (m *Manager) erase(ctx context.Context, rec *Record, o RemoveOptions) error
 	if err := m.opts.Snapshots.Remove(ctx, rec.ID); err != nil && !errdefs.IsNotFound(err) {
 		failed = append(failed, err)
 	}
-	if err := os.RemoveAll(m.dir(rec.ID)); err != nil {
+	if rec.HostConfig.AutoRemove {
+		m.bin.Throw(m.dir(rec.ID)) // sweep finds it after a crash
+	} else if err := os.RemoveAll(m.dir(rec.ID)); err != nil {
 		failed = append(failed, err)
 	}
 	if err := errors.Join(failed...); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/layer"
+	"github.com/gantry-containers/gantry/internal/trash"
 )
 
 // rootAttr is what a layer says about the root directory itself.
@@ -41,7 +42,7 @@ type store struct {
 	whiteouts layer.Whiteouts
 	sync      *syncer
 	removed   atomic.Uint64 // names what is being removed
-	removing  chan struct{} // has room for as many as are removed aside at once
+	bin       trash.Bin     // empties tmp
 
 	mu     sync.Mutex // guards the maps
 	layers map[digest.Digest]layerMeta
@@ -57,8 +58,6 @@ func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
 		links:  map[string]digest.Digest{},
 		busy:   map[digest.Digest]chan struct{}{},
 		disk:   map[digest.Digest]int64{},
-
-		removing: make(chan struct{}, 2),
 	}
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return nil, fmt.Errorf("cannot remove what an earlier run left: %w", err)
@@ -340,24 +339,14 @@ func (s *store) discard(path string) error {
 	return os.RemoveAll(tmp)
 }
 
-// discardAside is discard for what nobody waits for to be gone from the disk:
-// taking a container's directories apart takes longer than to end it. When many
-// are being removed the caller does it, so that no more is left than is made.
+// discardAside is discard for what nobody waits for to be gone from the disk.
 func (s *store) discardAside(path string) error {
 	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
 	if err := os.Rename(path, tmp); err != nil {
 		return err
 	}
-	select {
-	case s.removing <- struct{}{}:
-		go func() {
-			defer func() { <-s.removing }()
-			_ = os.RemoveAll(tmp) // the next start tries again
-		}()
-		return nil
-	default:
-		return os.RemoveAll(tmp)
-	}
+	s.bin.Throw(tmp)
+	return nil
 }
 
 // snapshotPath checks an id before it becomes a file name.

@@ -39,7 +39,11 @@ type Options struct {
 	Revive func(context.Context, *ConnectError) error
 }
 
-// Client is safe for concurrent use. It keeps at most one idle connection.
+// maxIdle is how many connections a run needs at a time: for the attachment, the
+// wait and the start.
+const maxIdle = 3
+
+// Client is safe for concurrent use. It keeps a few idle connections.
 type Client struct {
 	opts             Options
 	network, address string
@@ -47,7 +51,7 @@ type Client struct {
 	mu      sync.Mutex // guards the fields below
 	version string
 	fixed   bool // version was asked for or negotiated
-	idle    *conn
+	idle    []*conn
 	revived bool
 }
 
@@ -76,16 +80,16 @@ func (c *Client) APIVersion() string {
 	return c.version
 }
 
-// Close drops the idle connection.
+// Close drops the idle connections.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.idle == nil {
-		return nil
+	var failed []error
+	for _, cn := range c.idle {
+		failed = append(failed, cn.Close())
 	}
-	err := c.idle.Close()
 	c.idle = nil
-	return err
+	return errors.Join(failed...)
 }
 
 // Request is one call of the API. Path starts with a slash and has no version.
@@ -101,6 +105,18 @@ type Request struct {
 	ContentType string // of Stream
 	Header      http.Header
 	Unversioned bool
+	// Meanwhile is called once, while the engine works on the answer: for what
+	// has to be done anyway. It is not called when nothing could be sent, and
+	// not for a Stream.
+	Meanwhile func()
+}
+
+// meanwhile calls the function the first time only.
+func (r *Request) meanwhile() {
+	if f := r.Meanwhile; f != nil {
+		r.Meanwhile = nil
+		f()
+	}
 }
 
 // Do sends one request and returns the answer, whose body the caller closes.
@@ -175,7 +191,7 @@ func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.roundTrip(ctx, cn, req)
+	resp, err := c.roundTrip(ctx, cn, r, req)
 	if err != nil && reused && ctx.Err() == nil && isStale(err) {
 		// The engine closed the idle connection between two requests.
 		if req, err = c.request(ctx, r); err != nil {
@@ -184,7 +200,7 @@ func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
 		if cn, _, err = c.connect(ctx, false); err != nil {
 			return nil, err
 		}
-		resp, err = c.roundTrip(ctx, cn, req)
+		resp, err = c.roundTrip(ctx, cn, r, req)
 	}
 	if err != nil {
 		return nil, err
@@ -246,23 +262,24 @@ func (c *Client) hostHeader() string {
 }
 
 // roundTrip owns cn until the answer's body is closed.
-func (c *Client) roundTrip(ctx context.Context, cn *conn, req *http.Request) (*http.Response, error) {
+func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.Request) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	sent := make(chan error, 1)
-	send := func() {
+	send := func() error {
 		w := bufio.NewWriter(cn)
 		err := req.Write(w)
 		if err == nil {
 			err = w.Flush()
 		}
 		sent <- err
+		return err
 	}
 	streaming := req.ContentLength < 0
 	if streaming {
 		// The engine may refuse before it has read the whole body.
 		go send()
-	} else {
-		send()
+	} else if send() == nil {
+		r.meanwhile()
 	}
 	resp, err := readResponse(cn, req)
 	if err != nil {
@@ -359,17 +376,36 @@ type conn struct {
 func (c *Client) put(cn *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.idle != nil {
+	if len(c.idle) >= maxIdle {
 		cn.Close()
 		return
 	}
-	c.idle = cn
+	c.idle = append(c.idle, cn)
+}
+
+// Prepare makes sure of n idle connections, as far as that is quick and goes
+// well: a Unix socket only.
+func (c *Client) Prepare(ctx context.Context, n int) {
+	for c.network == "unix" && c.opts.TLS == nil {
+		c.mu.Lock()
+		enough := len(c.idle) >= min(n, maxIdle)
+		c.mu.Unlock()
+		if enough {
+			return
+		}
+		nc, err := c.dial(ctx)
+		if err != nil {
+			return
+		}
+		c.put(&conn{nc, bufio.NewReader(nc)})
+	}
 }
 
 func (c *Client) connect(ctx context.Context, reuse bool) (_ *conn, reused bool, _ error) {
 	c.mu.Lock()
-	if cn := c.idle; cn != nil && reuse {
-		c.idle = nil
+	if n := len(c.idle); n > 0 && reuse {
+		cn := c.idle[n-1]
+		c.idle = c.idle[:n-1]
 		c.mu.Unlock()
 		return cn, true, nil
 	}

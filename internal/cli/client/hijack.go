@@ -40,20 +40,33 @@ func (c *Client) Hijack(ctx context.Context, r *Request) (*Stream, error) {
 }
 
 func (c *Client) hijack(ctx context.Context, r *Request) (*Stream, error) {
+	for reuse := true; ; reuse = false {
+		cn, reused, err := c.connect(ctx, reuse)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.upgrade(ctx, cn, r)
+		if err == nil || !reused || ctx.Err() != nil || !isStale(err) {
+			return s, err
+		}
+		// The engine had closed the idle connection.
+	}
+}
+
+// upgrade owns cn until it returns a stream.
+func (c *Client) upgrade(ctx context.Context, cn *conn, r *Request) (*Stream, error) {
 	req, err := c.request(ctx, r)
 	if err != nil {
+		cn.Close()
 		return nil, err
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "tcp")
-	cn, _, err := c.connect(ctx, false)
-	if err != nil {
-		return nil, err
-	}
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	defer stop()
 	err = req.Write(cn.Conn)
 	if err == nil {
+		r.meanwhile()
 		var resp *http.Response
 		if resp, err = readResponse(cn, req); err == nil {
 			return upgraded(cn, resp)
