@@ -87,6 +87,9 @@ type Container struct {
 	// A program that turns out not to be executable after Release is told to the
 	// process's stderr, and is exit code 126 or 127, as of shells.
 	StartFIFO string
+	// Base, when set, is the empty mount namespace of NewBase, which may be shared
+	// by any number of containers. It makes Start quicker.
+	Base *os.File
 	// NoPivot enters the root with a move and chroot instead of pivot_root, for
 	// hosts whose root is a ramdisk.
 	NoPivot bool

@@ -41,7 +41,12 @@ func startBench(c *Container, cg bool) (*Process, error) {
 	if cg {
 		return Start(context.Background(), c)
 	}
-	return start(context.Background(), c, nil)
+	root, err := openRoot(c)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return start(context.Background(), c, nil, root)
 }
 
 // BenchmarkExec is a further process in a container.

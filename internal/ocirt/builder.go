@@ -57,6 +57,9 @@ type builder struct {
 	execMode         spawn.Reg
 	searched         bool
 
+	based  bool      // the mount namespace is a copy of the base
+	baseFD spawn.Arg // the base, when based
+
 	copyUps []copyUp
 	copyAt  spawn.Reg // which of them the child waits for
 }
@@ -131,14 +134,14 @@ func (b *builder) writeHostProc(path, value string) error {
 }
 
 // bundlePath makes a path of the specification absolute.
-func (b *builder) bundlePath(p string) (string, error) {
+func bundlePath(bundle, p string) (string, error) {
 	if filepath.IsAbs(p) {
 		return filepath.Clean(p), nil
 	}
-	if b.bundle == "" {
+	if bundle == "" {
 		return "", errs.InvalidArgument("path %q is relative and there is no bundle it could be relative to", p)
 	}
-	return filepath.Abs(filepath.Join(b.bundle, p))
+	return filepath.Abs(filepath.Join(bundle, p))
 }
 
 // how is the address of a struct open_how.

@@ -1,6 +1,7 @@
 package ocirt
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -37,8 +38,7 @@ func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string) {
 // new mounts from inside its cgroup namespace and cost no superblock.
 func (b *builder) mountCgroup(p *mountPlan) error {
 	if cgroup.Detect() == cgroup.Unified || p.Type == "cgroup2" {
-		b.mountUnified(p)
-		return nil
+		return b.mountUnified(p)
 	}
 	readonly := p.set&unix.MOUNT_ATTR_RDONLY != 0
 	top := *p
@@ -60,7 +60,9 @@ func (b *builder) mountCgroup(p *mountPlan) error {
 	}
 	if b.cgroup != nil {
 		for _, file := range b.cgroup.ProcsFiles() {
-			b.mountHierarchy(&top, filepath.Dir(file), readonly)
+			if err := b.mountHierarchy(&top, filepath.Dir(file), readonly); err != nil {
+				return err
+			}
 		}
 	}
 	if readonly {
@@ -76,31 +78,35 @@ func (b *builder) mountCgroup(p *mountPlan) error {
 }
 
 // mountHierarchy shows one directory of the container's cgroup.
-func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) {
+func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) error {
 	name := filepath.Base(strings.TrimSuffix(dir, b.cgroup.Path()))
 	b.Doing("mount", "cgroup "+name, "on", filepath.Join(top.Destination, name))
-	mnt, target := b.NewReg(), b.NewReg()
+	target := b.NewReg()
 	b.Sys(unix.SYS_MKDIRAT, top.src(), b.Str(name), spawn.Int(0o755))
 	b.Sys(unix.SYS_OPENAT, top.src(), b.Str(name), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(target)
-	b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(dir), spawn.Int(openTreeFlags(false))).Save(mnt)
+	mnt, err := b.hostTree(dir, false)
+	if err != nil {
+		return fmt.Errorf("cannot mount cgroup %s: %w", name, err)
+	}
 	attrs := top.set
 	if readonly {
 		attrs |= unix.MOUNT_ATTR_RDONLY
 	}
-	b.setattr(spawn.Val(mnt), false, unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE})
-	b.moveTo(spawn.Val(mnt), spawn.Val(target))
+	b.setattr(mnt, false, unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE})
+	b.moveTo(mnt, spawn.Val(target))
 	b.shut(target)
-	b.shut(mnt)
+	b.Sys(unix.SYS_CLOSE, mnt).Ignore()
 	if strings.Contains(name, ",") {
 		for part := range strings.SplitSeq(name, ",") {
 			b.Sys(unix.SYS_SYMLINKAT, b.Str(name), top.src(), b.Str(part)).Ignore(unix.EEXIST)
 		}
 	}
+	return nil
 }
 
 // mountUnified mounts cgroup v2. In a user namespace without a cgroup namespace
 // of its own that is forbidden; then the host's is shown.
-func (b *builder) mountUnified(p *mountPlan) {
+func (b *builder) mountUnified(p *mountPlan) error {
 	fs := b.NewReg()
 	p.source = b.NewReg()
 	fallback, made := b.NewLabel(), b.NewLabel()
@@ -117,7 +123,11 @@ func (b *builder) mountUnified(p *mountPlan) {
 	if b.cgroup != nil {
 		dir = filepath.Dir(b.cgroup.ProcsFiles()[len(b.cgroup.ProcsFiles())-1])
 	}
-	b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str(dir), spawn.Int(openTreeFlags(false))).Save(p.source)
+	shown, err := b.hostTree(dir, false)
+	if err != nil {
+		return fmt.Errorf("cannot mount cgroups: %w", err)
+	}
+	b.Set(p.source, shown)
 	b.setattr(spawn.Val(p.source), false, unix.MountAttr{Attr_set: p.set | p.recSet, Propagation: unix.MS_PRIVATE})
 	b.Mark(made)
 	b.shut(fs)
@@ -126,4 +136,5 @@ func (b *builder) mountUnified(p *mountPlan) {
 	}
 	b.moveTo(spawn.Val(p.source), spawn.Val(b.temp))
 	b.shut(b.temp)
+	return nil
 }

@@ -1,6 +1,7 @@
 package ocirt
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"unsafe"
@@ -13,7 +14,7 @@ import (
 // openConsole makes a terminal in the container's own devpts, shows it as
 // /dev/console and hands its master to the parent. Only the descriptor of the
 // devpts that was just mounted is trusted, no path.
-func (b *builder) openConsole() {
+func (b *builder) openConsole() error {
 	b.Doing("open", "a terminal")
 	master := b.NewReg()
 	flags := spawn.Int(unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC)
@@ -24,7 +25,18 @@ func (b *builder) openConsole() {
 			opened = true
 		}
 	}
-	if !opened {
+	switch {
+	case !opened && b.based:
+		f, err := os.OpenFile("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return fmt.Errorf("cannot open a terminal: %w", err)
+		}
+		fd, err := b.own(f)
+		if err != nil {
+			return err
+		}
+		b.Set(master, fd)
+	case !opened:
 		b.Sys(unix.SYS_OPENAT, spawn.Int(unix.AT_FDCWD), b.Str("/dev/ptmx"), flags).Save(master)
 	}
 	b.slave = b.NewReg()
@@ -37,6 +49,7 @@ func (b *builder) openConsole() {
 	b.moveTo(spawn.Val(mnt), spawn.Val(b.temp))
 	b.shut(b.temp)
 	b.shut(mnt)
+	return nil
 }
 
 // terminalPair opens the other end of a master, sets its size, and sends the

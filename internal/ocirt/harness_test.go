@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -117,8 +118,16 @@ func newContainer(t testing.TB, script string) *Container {
 	id := fmt.Sprintf("ocirt-test-%d-%d", os.Getpid(), containers.Add(1))
 	c := &Container{ID: id, Spec: defaultSpec(script), RootMounts: overlayOn(t, root), Bundle: filepath.Dir(root)}
 	c.Spec.Linux.CgroupsPath = "/" + id
+	var err error
+	if c.Base, err = base(); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
+
+// base is what all containers here start from that can; others, with hooks or a
+// user namespace, and all of gantry-oci's, start from a copy of the host's mounts.
+var base = sync.OnceValues(func() (*os.File, error) { return NewBase(context.Background()) })
 
 // wait reaps p and removes its cgroup.
 func wait(t testing.TB, p *Process) unix.WaitStatus {
@@ -206,6 +215,9 @@ func TestMain(m *testing.M) {
 	os.Setenv("TMPDIR", dir)
 	before := hostState(dir)
 	code := m.Run()
+	if f, err := base(); err == nil {
+		f.Close()
+	}
 	if after := hostState(dir); after != before {
 		fmt.Printf("the tests changed the host:\nbefore:\n%s\nafter:\n%s\n", before, after)
 		code = 1

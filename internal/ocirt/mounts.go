@@ -62,7 +62,7 @@ func (b *builder) planMount(p *mountPlan) error {
 		return err
 	}
 	if p.bind {
-		src, err := b.bundlePath(p.Source)
+		src, err := bundlePath(b.bundle, p.Source)
 		if err != nil {
 			return err
 		}
@@ -135,14 +135,15 @@ func (b *builder) openSources() error {
 				return err
 			}
 			continue
-		case p.bind && !b.ns.has(unix.CLONE_NEWUSER):
+		case p.bind && !b.based && !b.ns.has(unix.CLONE_NEWUSER):
 			if b.rootShared() {
 				b.Doing("mount", p.Source, "on", p.Destination)
 				b.openSource(p)
 			}
 			continue
 		case p.bind:
-			// In a user namespace the way to the source may be closed.
+			// In a user namespace the way to the source may be closed; from the
+			// base there is none.
 			fd, err := unix.OpenTree(unix.AT_FDCWD, p.Source, uint(openTreeFlags(p.recursive)))
 			if err != nil {
 				return fmt.Errorf("cannot mount %s on %s: %w", p.Source, p.Destination, err)

@@ -15,7 +15,7 @@ import (
 )
 
 // openRoot makes the root filesystem, detached: nobody sees it yet.
-func (b *builder) openRoot(c *Container) (*os.File, error) {
+func openRoot(c *Container) (*os.File, error) {
 	if len(c.RootMounts) > 0 {
 		f, err := mount.Detached(c.RootMounts)
 		if err != nil {
@@ -23,10 +23,10 @@ func (b *builder) openRoot(c *Container) (*os.File, error) {
 		}
 		return f, nil
 	}
-	if b.spec.Root == nil || b.spec.Root.Path == "" {
+	if c.Spec.Root == nil || c.Spec.Root.Path == "" {
 		return nil, errs.InvalidArgument("the specification names no root filesystem")
 	}
-	path, err := b.bundlePath(b.spec.Root.Path)
+	path, err := bundlePath(c.Bundle, c.Spec.Root.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,9 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 		return err
 	}
 	b.openHostFiles()
+	if b.based {
+		b.enterBase()
+	}
 	b.attachRoot(propagation, b.attachPoint(c))
 	if err := b.mountAll(); err != nil {
 		return err
@@ -88,7 +91,9 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 		return err
 	}
 	if b.process != nil && b.process.Terminal {
-		b.openConsole()
+		if err := b.openConsole(); err != nil {
+			return err
+		}
 	}
 	b.makeWorkingDirectory()
 	if err := b.setSysctls(); err != nil {
@@ -124,12 +129,14 @@ func (b *builder) attachRoot(propagation uint64, at string) {
 		b.setattr(spawn.Val(b.root), true, unix.MountAttr{Propagation: unix.MS_PRIVATE})
 		return
 	}
-	b.Doing("stop", "mounts from propagating to the host")
 	flag := uint64(unix.MS_SLAVE)
 	if propagation == unix.MS_PRIVATE || propagation == unix.MS_UNBINDABLE {
 		flag = unix.MS_PRIVATE
 	}
-	b.Sys(unix.SYS_MOUNT, spawn.Int(0), b.Str("/"), spawn.Int(0), spawn.Uint(flag|unix.MS_REC), spawn.Int(0))
+	if !b.based { // of which nothing propagates
+		b.Doing("stop", "mounts from propagating to the host")
+		b.Sys(unix.SYS_MOUNT, spawn.Int(0), b.Str("/"), spawn.Int(0), spawn.Uint(flag|unix.MS_REC), spawn.Int(0))
+	}
 	b.Doing("mount", "the root filesystem")
 	b.setattr(spawn.Val(b.root), true, unix.MountAttr{Propagation: flag})
 	b.Sys(unix.SYS_MOVE_MOUNT, spawn.Val(b.root), b.empty, spawn.Int(unix.AT_FDCWD), b.Str(at), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
@@ -144,7 +151,7 @@ func (b *builder) attachPoint(c *Container) string {
 		return "/"
 	}
 	if b.spec.Root != nil && b.spec.Root.Path != "" {
-		if path, err := b.bundlePath(b.spec.Root.Path); err == nil && isDir(path) {
+		if path, err := bundlePath(b.bundle, b.spec.Root.Path); err == nil && isDir(path) {
 			return path
 		}
 	}
@@ -173,6 +180,10 @@ func (b *builder) enterRoot(noPivot bool) {
 	dot := b.Str(".")
 	switch {
 	case !b.ns.has(unix.CLONE_NEWNS):
+		b.Sys(unix.SYS_CHROOT, dot)
+	case b.based:
+		// It is mounted on the root of the base already, as the root of a host
+		// is on that of its initial ramdisk; and the base is empty.
 		b.Sys(unix.SYS_CHROOT, dot)
 	case noPivot:
 		// Over the root of the mount namespace, so that who joins that gets there.
@@ -220,7 +231,11 @@ func (b *builder) openHostFiles() {
 	}
 	b.null = b.NewReg()
 	b.Doing("open", "/dev/null")
-	b.Sys(unix.SYS_OPENAT, spawn.Int(unix.AT_FDCWD), b.Str("/dev/null"), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(b.null)
+	if b.based {
+		b.Sys(unix.SYS_OPEN_TREE, spawn.Int(unix.AT_FDCWD), b.Str("/dev/null"), spawn.Int(openTreeFlags(false)|unix.AT_SYMLINK_NOFOLLOW)).Save(b.null)
+	} else {
+		b.Sys(unix.SYS_OPENAT, spawn.Int(unix.AT_FDCWD), b.Str("/dev/null"), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(b.null)
+	}
 	b.stat(spawn.Val(b.null))
 	b.CheckByte(b.statxField(128), 1, unix.ENODEV)
 	b.CheckByte(b.statxField(132), 3, unix.ENODEV)
@@ -251,12 +266,13 @@ func (b *builder) restrictPaths() {
 		return
 	}
 	shared := b.NewReg() // the first empty directory, of which others are copies
+	used := b.NewReg()   // 1 when a file is behind b.null itself
 	mnt := b.NewReg()
 	for _, path := range b.spec.Linux.MaskedPaths {
 		next := b.NewLabel()
 		b.Doing("mask", path)
 		b.inRoot(b.temp, path, unix.O_PATH).Else(next, unix.ENOENT, unix.ENOTDIR)
-		b.maskTarget(mnt, shared)
+		b.maskTarget(mnt, shared, used)
 		b.shut(b.temp)
 		b.Mark(next)
 	}
@@ -264,7 +280,7 @@ func (b *builder) restrictPaths() {
 
 // maskTarget hides what b.temp is: a directory behind an empty read-only tmpfs,
 // anything else behind /dev/null.
-func (b *builder) maskTarget(mnt, shared spawn.Reg) {
+func (b *builder) maskTarget(mnt, shared, used spawn.Reg) {
 	file, first, done := b.NewLabel(), b.NewLabel(), b.NewLabel()
 	kind := b.NewReg()
 	b.stat(spawn.Val(b.temp))
@@ -294,6 +310,16 @@ func (b *builder) maskTarget(mnt, shared spawn.Reg) {
 	b.Jump(done)
 
 	b.Mark(file)
+	if b.based {
+		// Until Linux 6.15 copies are made of attached mounts only: the first
+		// file gets the mount itself.
+		attached := b.NewLabel()
+		b.IfEqual(spawn.Val(used), spawn.Int(1), attached)
+		b.moveTo(spawn.Val(b.null), spawn.Val(b.temp))
+		b.Set(used, spawn.Int(1))
+		b.Jump(done)
+		b.Mark(attached)
+	}
 	b.cloneOf(mnt, spawn.Val(b.null), false)
 	b.moveTo(spawn.Val(mnt), spawn.Val(b.temp))
 	b.shut(mnt)

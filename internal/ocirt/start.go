@@ -26,15 +26,34 @@ func Start(ctx context.Context, c *Container) (*Process, error) {
 	if err := checkSpec(c); err != nil {
 		return nil, err
 	}
+	// The root and the cgroups are most of the work before the fork, and do not
+	// need each other.
+	root := make(chan openedRoot, 1)
+	go func() {
+		f, err := openRoot(c)
+		root <- openedRoot{f, err}
+	}()
 	cg, made, err := containerCgroup(c)
+	opened := <-root
+	if opened.file != nil {
+		defer opened.file.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, c, cg)
+	p, err := (*Process)(nil), opened.err
+	if err == nil {
+		p, err = start(ctx, c, cg, opened.file)
+	}
 	if err != nil && made {
 		_ = cg.Delete()
 	}
 	return p, err
+}
+
+type openedRoot struct {
+	file *os.File
+	err  error
 }
 
 func checkSpec(c *Container) error {
@@ -75,7 +94,7 @@ func containerCgroup(c *Container) (cg *cgroup.Cgroup, made bool, err error) {
 	return cg, true, nil
 }
 
-func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, err error) {
+func start(ctx context.Context, c *Container, cg *cgroup.Cgroup, root *os.File) (_ *Process, err error) {
 	process := c.Spec.Process
 	if process == nil {
 		process = holder()
@@ -89,11 +108,20 @@ func start(ctx context.Context, c *Container, cg *cgroup.Cgroup) (_ *Process, er
 	if err := b.checkNamespaces(); err != nil {
 		return nil, err
 	}
-	dir, err := b.compile(c)
+	if b.based = b.useBase(c); b.based {
+		if b.baseFD, err = b.pass(c.Base); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := b.compile(c, root)
 	if err != nil {
 		return nil, err
 	}
-	return b.run(ctx, b.ns.cloneFlags(), dir)
+	flags := b.ns.cloneFlags()
+	if b.based {
+		flags &^= unix.CLONE_NEWNS
+	}
+	return b.run(ctx, flags, dir)
 }
 
 // checkNamespaces refuses what would change the host.
@@ -111,12 +139,7 @@ func (b *builder) checkNamespaces() error {
 
 // compile adds the whole life of the child, in order. It returns the directory
 // to be born in, for cgroup v2.
-func (b *builder) compile(c *Container) (cgroupDir string, err error) {
-	root, err := b.openRoot(c)
-	if err != nil {
-		return "", err
-	}
-	b.files = append(b.files, root)
+func (b *builder) compile(c *Container, root *os.File) (cgroupDir string, err error) {
 	b.home = homeOf(root, b.process)
 
 	cgroupDir = b.joinCgroup(b.cgroup)

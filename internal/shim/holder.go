@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/ocirt"
 )
 
 // Holder is the io role: all processes of one exec root.
@@ -32,6 +34,21 @@ type Holder struct {
 
 	orphans reaper
 	filters filters
+
+	baseOnce sync.Once
+	baseNS   *os.File // see base
+}
+
+// base is the mount namespace containers start from, made with the first. Where
+// it cannot be made they start from the host's, which takes longer.
+func (h *Holder) base() *os.File {
+	h.baseOnce.Do(func() {
+		var err error
+		if h.baseNS, err = ocirt.NewBase(context.Background()); err != nil {
+			h.log.Warn("containers start slower", "error", err)
+		}
+	})
+	return h.baseNS
 }
 
 // key names a process: a container's first one when exec is "".

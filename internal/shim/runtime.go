@@ -70,7 +70,7 @@ func (t *task) spawn(ctx context.Context, r *StartRequest, spec *specs.Spec, fil
 		return t.h.external(r.Runtime, t.id).start(ctx, spec, r.RootMounts, netns, io)
 	}
 	return ocirt.Start(ctx, &ocirt.Container{
-		ID: r.ID, Spec: spec, Filter: filter, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns,
+		ID: r.ID, Spec: spec, Filter: filter, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns, Base: t.h.base(),
 		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
 	})
 }
