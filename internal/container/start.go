@@ -50,8 +50,6 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	c.cancelRetry()
 	// The client may go away now; the container is started all the same.
 	ctx = context.WithoutCancel(ctx)
-	c.attaching.Lock()
-	c.attaching.Unlock() //nolint:staticcheck // who is on the way has arrived
 	reply, sandbox, err := m.launch(ctx, c, &rec)
 	if err != nil {
 		return m.startFailed(ctx, c, err)
@@ -93,6 +91,8 @@ func (m *Manager) launch(ctx context.Context, c *Container, rec *Record) (*shim.
 	if err != nil {
 		return nil, sandbox, err
 	}
+	c.attaching.Lock()
+	c.attaching.Unlock() //nolint:staticcheck // who is on the way has arrived
 	region := trace.StartRegion(ctx, "shim.Start")
 	defer region.End()
 	if sandbox == nil {
