@@ -25,7 +25,7 @@ func arrows() map[string]string {
 		"ocirt":        "spawn mount errs",
 		"logs":         "errs",
 		"portproxy":    "errs",
-		"shim":         "ocirt logs portproxy " + leaves,
+		"shim":         "ocirt spawn logs portproxy " + leaves,
 		"content":      "du errs",
 		"layer":        "errs mount",
 		"snapshot":     "du layer content trash " + leaves,

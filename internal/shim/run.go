@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/ocirt"
+	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
 // Main is gantry-shim: `gantry-shim io|net --exec-root DIR`, and `version`, which
@@ -153,6 +154,7 @@ func runIO(execRoot string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot become the reaper of orphans: %w", err)
 	}
+	spawn.Lean()
 	h := newHolder(execRoot, log)
 	h.store = &storeClient{execRoot: execRoot, log: log, orphans: &h.orphans, again: h.holdAll}
 	listener, err := h.open(state)

@@ -1,39 +1,75 @@
 package spawn
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// arena is the memory a program's arguments live in: addresses in it stay valid
-// until release, whatever the garbage collector does, because the chunks are
-// held and the collector does not move heap objects.
+// arena is the memory a program lives in: its steps, their arguments and the
+// stack of the child. It is not the heap of Go, which the child may have no copy
+// of (see Lean): addresses in it stay valid until release.
 type arena struct {
-	chunks []*[chunkSize]byte
-	large  [][]byte
-	used   int // of the last chunk
+	blocks []block
+	used   uintptr // of the last block
 }
 
-const chunkSize = 64 << 10
+// block is mapped memory, page aligned and private.
+type block struct{ addr, size uintptr }
 
-var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+const blockSize = 64 << 10
 
-// alloc returns the address of n zero bytes, aligned to 8.
-func (a *arena) alloc(n int) uintptr {
-	n = (n + 7) &^ 7
-	if n > chunkSize/4 {
-		b := make([]byte, n)
-		a.large = append(a.large, b)
-		return uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+// blocks is the memory of all programs.
+var blocks struct {
+	sync.Mutex
+	all  map[uintptr]uintptr // size by address
+	idle []block             // of the usual size and free, a few
+}
+
+const maxIdle = 8
+
+func newBlock(size uintptr) block {
+	blocks.Lock()
+	defer blocks.Unlock()
+	if n := len(blocks.idle); n > 0 && size == blockSize {
+		b := blocks.idle[n-1]
+		blocks.idle = blocks.idle[:n-1]
+		return b
 	}
-	if len(a.chunks) == 0 || a.used+n > chunkSize {
-		a.chunks = append(a.chunks, chunkPool.Get().(*[chunkSize]byte))
+	mem, err := unix.MmapPtr(-1, 0, nil, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		panic(fmt.Sprintf("spawn: out of memory: cannot map %d bytes: %v", size, err))
+	}
+	if blocks.all == nil {
+		blocks.all = map[uintptr]uintptr{}
+	}
+	blocks.all[uintptr(mem)] = size
+	return block{uintptr(mem), size}
+}
+
+func (b block) release() {
+	blocks.Lock()
+	defer blocks.Unlock()
+	if b.size == blockSize && len(blocks.idle) < maxIdle {
+		blocks.idle = append(blocks.idle, b)
+		return
+	}
+	delete(blocks.all, b.addr)
+	_ = unix.MunmapPtr(pointer(b.addr), b.size)
+}
+
+// alloc returns the address of n zero bytes, aligned to 16.
+func (a *arena) alloc(n int) uintptr {
+	size := (uintptr(n) + 15) &^ 15
+	if last := len(a.blocks) - 1; last < 0 || a.used+size > a.blocks[last].size {
+		a.blocks = append(a.blocks, newBlock(max(blockSize, (size+blockSize-1)&^(blockSize-1))))
 		a.used = 0
 	}
-	c := a.chunks[len(a.chunks)-1]
-	p := uintptr(unsafe.Pointer(c)) + uintptr(a.used)
-	clear(c[a.used : a.used+n])
-	a.used += n
+	p := a.blocks[len(a.blocks)-1].addr + a.used
+	clear(unsafe.Slice((*byte)(pointer(p)), size))
+	a.used += size
 	return p
 }
 
@@ -49,10 +85,10 @@ func (a *arena) str(s string) uintptr {
 	return p
 }
 
-// release gives the chunks back. Every address becomes invalid.
+// release gives the memory back. Every address becomes invalid.
 func (a *arena) release() {
-	for _, c := range a.chunks {
-		chunkPool.Put(c)
+	for _, b := range a.blocks {
+		b.release()
 	}
 	*a = arena{}
 }

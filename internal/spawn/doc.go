@@ -15,6 +15,9 @@
 // it allocates nothing, grows no stack and starts no runtime it costs what its
 // system calls cost.
 //
+// Its memory is not the heap: the child has a stack of its own and, after Lean,
+// no copy of what else the process keeps in memory.
+//
 // The package owns the fork, the channel between parent and child, and the
 // interpreter. It knows nothing about containers.
 //

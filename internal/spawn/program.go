@@ -85,6 +85,12 @@ func (p *Program) release() {
 	p.steps = nil
 }
 
+// image copies the steps to where the child finds them.
+func (p *Program) image() uintptr {
+	size := len(p.steps) * int(unsafe.Sizeof(step{}))
+	return p.mem.bytes(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(p.steps))), size))
+}
+
 // Program is a list of system calls under construction. It is used by one
 // goroutine and started once.
 type Program struct {

@@ -185,22 +185,23 @@ func barrier(c *code, event uintptr) syscall.Errno {
 
 // ForkFlags is the first argument of the clone that Program.Fork makes; the
 // others are 0. A seccomp filter may want to see it.
-const ForkFlags = unix.CLONE_PARENT | uint64(unix.SIGCHLD)
+const ForkFlags = unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | uint64(unix.SIGCHLD)
 
-// fork continues in a sibling. The arguments of clone come in a different order
-// on every architecture, but all after the flags are zero.
+// fork continues in a sibling. The kernel notes its pid before it runs: whoever
+// kills the two of us knows of both, whatever moment that is. The arguments of
+// clone after the third come in a different order on every architecture, but all
+// of them are zero.
 //
 //go:nosplit
 //go:norace
 func fork(c *code) syscall.Errno {
-	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(ForkFlags), 0, 0, 0, 0, 0)
+	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(ForkFlags), 0, uintptr(unsafe.Pointer(&c.page.pid)), 0, 0, 0)
 	if e != 0 {
 		return e
 	}
 	if pid == 0 {
 		return 0
 	}
-	c.page.pid = int64(pid)
 	exit(0)
 	return 0
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"reflect"
+	"runtime"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -73,25 +75,36 @@ func runtime_BeforeFork()
 //go:linkname runtime_AfterFork syscall.runtime_AfterFork
 func runtime_AfterFork()
 
-//go:linkname runtime_AfterForkInChild syscall.runtime_AfterForkInChild
-func runtime_AfterForkInChild()
+// work is all the child does, prepared outside the heap.
+type work struct{ prelude, main code }
 
-// clone3 forks; the child runs both programs and does not return.
+// clone3 forks. The child calls the function at the address entry with work, on
+// the stack that args name, and does not return.
+//
+//go:noescape
+func clone3(args *cloneArgs, size, entry, work uintptr) (pid uintptr, errno syscall.Errno)
+
+// child is where the child begins: without a goroutine, a heap and a stack that
+// could grow. All signals are blocked; the prelude undoes that, once none has a
+// handler.
+//
+//go:nosplit
+//go:norace
+func child(w *work) {
+	run(&w.prelude)
+	run(&w.main)
+	exit(0)
+}
+
+// forkChild is clone3 as the runtime has to see it.
 //
 //go:noinline
 //go:norace
-func clone3(args *cloneArgs, prelude, main *code) (pid uintptr, errno syscall.Errno) {
+func forkChild(args *cloneArgs, entry, work uintptr) (pid uintptr, errno syscall.Errno) {
 	runtime_BeforeFork()
-	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno != 0 || pid != 0 {
-		runtime_AfterFork()
-		return pid, errno
-	}
-	runtime_AfterForkInChild()
-	run(prelude)
-	run(main)
-	exit(0)
-	return 0, 0
+	pid, errno = clone3(args, unsafe.Sizeof(*args), entry, work)
+	runtime_AfterFork()
+	return pid, errno
 }
 
 // preludeBase is what page.step starts from in the steps before the program.
@@ -152,13 +165,18 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	pre := prelude(append(slices.Clone(a.Keep), sock))
 	pre.link()
 	defer pre.release()
-	mainCode := &code{steps: uintptr(unsafe.Pointer(unsafe.SliceData(p.steps))), n: len(p.steps), page: pg, sock: uintptr(sock)}
-	preCode := &code{steps: uintptr(unsafe.Pointer(unsafe.SliceData(pre.steps))), n: len(pre.steps), base: preludeBase, page: pg}
+	todo := p.mem.alloc(int(unsafe.Sizeof(work{})))
+	*(*work)(pointer(todo)) = work{
+		prelude: code{steps: pre.image(), n: len(pre.steps), base: preludeBase, page: pg},
+		main:    code{steps: p.image(), n: len(p.steps), page: pg, sock: uintptr(sock)},
+	}
 	pidfd := new(int32)
 	args := &cloneArgs{
 		flags:      a.Flags | unix.CLONE_PIDFD,
 		pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
+		stack:      uint64(p.mem.alloc(stackSize)),
+		stackSize:  stackSize,
 	}
 	if a.Cgroup != nil {
 		args.flags |= unix.CLONE_INTO_CGROUP
@@ -167,17 +185,19 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	// The lock keeps descriptors that are not close-on-exec yet, somewhere else
 	// in this program, out of the child.
 	syscall.ForkLock.Lock()
-	pid, errno := clone3(args, preCode, mainCode)
+	keepHeap()
+	pid, errno := forkChild(args, reflect.ValueOf(child).Pointer(), todo)
 	syscall.ForkLock.Unlock()
-	keepAlive(p, pre, mainCode, preCode, pidfd)
+	runtime.KeepAlive(pidfd)
 	if errno != 0 {
 		return nil, cloneError(errno, a)
 	}
 	return &Child{Pid: int(pid), PidFD: os.NewFile(uintptr(*pidfd), "pidfd"), page: pg, first: int(pid)}, nil
 }
 
-//go:noinline
-func keepAlive(...any) {}
+// stackSize is what the child has for the interpreter, which is nosplit all the
+// way: the linker bounds it to a few hundred bytes.
+const stackSize = 8 << 10
 
 func cloneError(errno syscall.Errno, a *Attr) error {
 	doing := "make a process"
