@@ -43,7 +43,7 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 	}
 	// The wait comes first: a container that ends between here and the attach
 	// still gives its exit code.
-	ended, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning)
+	ended, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning, nil)
 	if err != nil {
 		return err
 	}

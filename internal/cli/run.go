@@ -93,7 +93,17 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 	}
 	var ended <-chan exited
 	var notWaiting error
-	att, err := a.attach(ctx, id, cfg, f.detachKeys, func() { ended, notWaiting = a.waitFor(cmd.Context(), id, condition) })
+	// Getting ready takes about as long as the engine does.
+	stopProxy := func() {}
+	defer func() { stopProxy() }()
+	prepare := func() {
+		if f.sigProxy {
+			stopProxy = a.proxySignals(cmd.Context(), id)
+		}
+	}
+	att, err := a.attach(ctx, id, cfg, f.detachKeys, func() {
+		ended, notWaiting = a.waitFor(cmd.Context(), id, condition, prepare)
+	})
 	if err != nil {
 		return err
 	}
@@ -107,16 +117,10 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 		begin() // the first byte is for a terminal in raw mode
 		begin = nil
 	}
-	stopProxy := func() {}
-	defer func() { stopProxy() }()
 	err = a.start(ctx, id, func() {
-		// All this takes time, which the engine has to itself now.
 		if begin != nil {
 			begin()
 			begin = nil
-		}
-		if f.sigProxy {
-			stopProxy = a.proxySignals(cmd.Context(), id)
 		}
 	})
 	if err != nil {
@@ -206,7 +210,7 @@ func (a *app) start(ctx context.Context, id string, meanwhile func()) error {
 
 // awaitRemoval waits for a --rm container that could not start to be gone.
 func (a *app) awaitRemoval(ctx context.Context, id string) {
-	if ended, err := a.waitFor(ctx, id, container.WaitConditionRemoved); err == nil {
+	if ended, err := a.waitFor(ctx, id, container.WaitConditionRemoved, nil); err == nil {
 		<-ended
 	}
 }

@@ -84,7 +84,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	if c.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
 	}
-	ended, err := a.waitFor(ctx, c.ID, condition)
+	ended, err := a.waitFor(ctx, c.ID, condition, nil)
 	if err != nil {
 		att.stream.Close()
 		return err

@@ -20,8 +20,8 @@ type exited struct {
 }
 
 // waitFor subscribes to the end of a container before it returns, so that a
-// start that follows cannot be missed.
-func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition) (<-chan exited, error) {
+// start that follows cannot be missed. Meanwhile may be nil; see client.Request.
+func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition, meanwhile func()) (<-chan exited, error) {
 	c, err := a.client()
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCo
 	if condition != "" {
 		q.Set("condition", string(condition))
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/wait", Query: q})
+	resp, err := c.Do(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/wait", Query: q, Meanwhile: meanwhile})
 	if err != nil {
 		return nil, err
 	}
