@@ -2,6 +2,8 @@ package content
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -49,7 +51,15 @@ func (s *Store) Disk(ctx context.Context) (Disk, error) {
 		if err != nil {
 			return Disk{}, err
 		}
-		d.Unfinished += size
+		empty, err := du.Blocks(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Disk{}, err
+		}
+		d.Unfinished += size - empty
+		d.Other += empty
 	}
 	return d, nil
 }

@@ -118,6 +118,9 @@ func (v *values) finish(c *Config, flags *pflag.FlagSet) error {
 	if err := checkValues(c); err != nil {
 		return err
 	}
+	if err := c.SetImageGC(v.imageGCHigh, v.imageGCLow); err != nil {
+		return err
+	}
 	c.Defaults()
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{"unix://" + filepath.Join(c.ExecRoot, "gantry.sock")}
@@ -199,6 +202,8 @@ func checkValues(c *Config) error {
 		return fmt.Errorf("invalid default MTU: %d", c.MTU)
 	case c.MaxConcurrentDownloads < 0:
 		return fmt.Errorf("invalid max concurrent downloads: %d", c.MaxConcurrentDownloads)
+	case c.ImageGCIdle < 0:
+		return fmt.Errorf("invalid image gc idle: %s", c.ImageGCIdle)
 	case c.MaxConcurrentUploads < 0:
 		return fmt.Errorf("invalid max concurrent uploads: %d", c.MaxConcurrentUploads)
 	case c.ShmSize < 0:

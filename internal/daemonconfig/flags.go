@@ -1,6 +1,8 @@
 package daemonconfig
 
 import (
+	"time"
+
 	"github.com/spf13/pflag"
 
 	"github.com/gantry-containers/gantry/internal/engine"
@@ -15,6 +17,8 @@ type values struct {
 	liveRestore     bool
 	bip             string
 	dns             []string
+	imageGCHigh     string
+	imageGCLow      string
 }
 
 // flags defines every flag. A key of the configuration file is the name of a
@@ -51,6 +55,9 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.StringArrayVar(&c.Labels, "label", nil, "`KEY=VALUE` to show in info")
 	f.StringVarP(&c.StorageDriver, "storage-driver", "s", "", "Snapshotter: overlayfs or vfs (default: the best that works)")
 	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 3, "Layers of a pull fetched at a time")
+	f.StringVar(&v.imageGCHigh, "image-gc-high", "", "Remove unused images, those not used for longest first, when the disk is fuller than this `level`: \"85%\" of its file system, or \"50GB\" of images (default: never)")
+	f.StringVar(&v.imageGCLow, "image-gc-low", "", "`Level` at which --image-gc-high ends (default nine tenths of that)")
+	f.DurationVar(&c.ImageGCIdle, "image-gc-idle", 2*time.Minute, "How long an image that --image-gc-high removes must not have been used")
 	f.IntVar(&c.MaxConcurrentUploads, "max-concurrent-uploads", 5, "Layers of a push sent at a time")
 	f.StringArrayVar(&c.InsecureRegistries, "insecure-registry", nil, "Do without trusted TLS for this `registry` or network")
 	f.StringArrayVar(&c.RegistryMirrors, "registry-mirror", nil, "Ask this `URL` before Docker Hub")

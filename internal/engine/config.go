@@ -6,10 +6,12 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 
 	icontainer "github.com/gantry-containers/gantry/internal/container"
+	"github.com/gantry-containers/gantry/internal/image"
 	"github.com/gantry-containers/gantry/internal/registry"
 )
 
@@ -31,9 +33,11 @@ type Config struct {
 	Debug  bool     // shown by info; the log level is the caller's
 	Labels []string // "key=value" shown by info, for people who place work
 
-	StorageDriver          string // snapshotter: "" picks overlayfs where it works, else vfs
-	MaxConcurrentDownloads int    // layers of one pull fetched at a time; 3
-	MaxConcurrentUploads   int    // blobs of one push sent at a time; 5
+	StorageDriver          string           // snapshotter: "" picks overlayfs where it works, else vfs
+	MaxConcurrentDownloads int              // layers of one pull fetched at a time; 3
+	MaxConcurrentUploads   int              // blobs of one push sent at a time; 5
+	ImageGC                image.Watermarks // of disk use, between which images are collected; none
+	ImageGCIdle            time.Duration    // how long such an image was not used; 2 minutes
 	InsecureRegistries     []string
 	RegistryMirrors        []string // URLs asked before Docker Hub
 	Neighbours             []string // other engines that serve their images, asked before going out
@@ -83,6 +87,18 @@ func (c *Config) Registries() registry.Settings {
 	return s
 }
 
+// SetImageGC reads the watermarks of disk use: percentages of the file system
+// or sizes of all images; an empty high turns collection off.
+func (c *Config) SetImageGC(high, low string) (err error) {
+	if c.ImageGC.High, err = image.ParseWatermark(high); err != nil {
+		return err
+	}
+	if c.ImageGC.Low, err = image.ParseWatermark(low); err != nil {
+		return err
+	}
+	return c.ImageGC.Check()
+}
+
 // KnowsRuntime reports whether --runtime may name it: one that was configured,
 // or one of the names of the built-in runtime.
 func (c *Config) KnowsRuntime(name string) bool {
@@ -97,6 +113,7 @@ func (c *Config) Defaults() {
 	setDefault(&c.LogDriver, "json-file")
 	setDefault(&c.MaxConcurrentDownloads, 3)
 	setDefault(&c.MaxConcurrentUploads, 5)
+	setDefault(&c.ImageGCIdle, 2*time.Minute)
 	setDefault(&c.ShmSize, 64<<20)
 	setDefault(&c.IpcMode, container.IPCModePrivate)
 	setDefault(&c.MTU, 1500)

@@ -45,6 +45,8 @@ type Engine struct {
 	// appArmorWarning says why containers have no AppArmor profile; "" otherwise.
 	appArmorWarning string
 
+	stopWatching func() // the disk; nil before that began
+
 	mu     sync.Mutex // guards config
 	config Config
 }
@@ -100,7 +102,30 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if err := e.Containers.Restore(ctx); err != nil {
 		return err
 	}
-	return e.Images.Collect(ctx)
+	if err := e.Images.Collect(ctx); err != nil {
+		return err
+	}
+	e.watchDisk()
+	return nil
+}
+
+// watchDisk has images collected for as long as the engine runs, if that was
+// asked for.
+func (e *Engine) watchDisk() {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	e.stopWatching = func() { stop(); <-ended }
+	go func() {
+		defer close(ended)
+		e.Images.Watch(ctx, func(r *image.ReclaimReport, err error) {
+			if err != nil {
+				e.log.Error("cannot collect images", "error", err)
+			}
+			if r != nil && r.Reclaimed > 0 {
+				e.log.Info("images were collected, as the disk is full", "images", len(r.Images), "bytes", r.Reclaimed)
+			}
+		})
+	}()
 }
 
 // RenewShim upgrades a shim that runs another gantry-shim than is installed now,
@@ -141,6 +166,8 @@ func (e *Engine) openImages() error {
 		LayersInUse: e.layersInUse,
 		Parallel:    c.MaxConcurrentDownloads,
 		Uploads:     c.MaxConcurrentUploads,
+		Watermarks:  c.ImageGC,
+		Idle:        c.ImageGCIdle,
 	})
 	return err
 }
@@ -233,6 +260,9 @@ func (e *Engine) Reload(c Config) error {
 // Shutdown closes the managers. Containers run on, and so does their shim.
 func (e *Engine) Shutdown(ctx context.Context) error {
 	var failed []error
+	if e.stopWatching != nil {
+		e.stopWatching()
+	}
 	if e.Containers != nil {
 		failed = append(failed, e.Containers.Close())
 	}

@@ -17,8 +17,8 @@
 // layers, then the image's record, then the index's, then the reference; and
 // the other way round when something is removed. Collect removes the rest.
 //
-// Locks, in this order: Manager.sweeping, Manager.mu, ingest.mu, pins.mu; and
-// group.mu before ingest.mu.
+// Locks, in this order: Manager.reclaiming, Manager.sweeping, Manager.mu,
+// ingest.mu, pins.mu; and group.mu before ingest.mu. Manager.useMu is taken last.
 package image
 
 import (
@@ -60,6 +60,11 @@ type Options struct {
 	Parallel int
 	// Uploads is how many blobs of one push are sent at once; 0 means 5.
 	Uploads int
+	// Watermarks are between which levels of disk use images are collected.
+	Watermarks Watermarks
+	// Idle is how long an image must not have been used to be collected; 0
+	// means two minutes.
+	Idle time.Duration
 }
 
 // Manager is the images of one engine. It is safe for concurrent use.
@@ -69,6 +74,7 @@ type Manager struct {
 	refs    *state.Table[refRecord]
 	indexes *state.Table[indexRecord]
 	sourced *state.Table[sourceRecord] // by repository
+	used    *state.Table[useRecord]    // by ID; volatile
 
 	mu      sync.RWMutex                   // guards the maps
 	byID    map[digest.Digest]*entry       // never modified in place: replaced
@@ -81,6 +87,13 @@ type Manager struct {
 	// for reading while one is adopted: found or committed, and then pinned.
 	sweeping sync.RWMutex
 	pins     pins
+
+	reclaiming sync.Mutex    // one collection at a time; taken before all others
+	arrived    chan struct{} // has one in it when an image came in since Watch looked
+
+	useMu sync.Mutex                  // guards what follows; taken last
+	uses  map[digest.Digest]time.Time // the last use of images
+	noted map[digest.Digest]time.Time // as it is recorded
 
 	layers group // layers being fetched or unpacked, by diff ID
 	blobs  group // blobs being fetched and left as they are, by digest
@@ -134,6 +147,12 @@ func New(opts Options) (*Manager, error) {
 	if opts.Uploads <= 0 {
 		opts.Uploads = 5
 	}
+	if opts.Idle <= 0 {
+		opts.Idle = idle
+	}
+	if err := opts.Watermarks.Check(); err != nil {
+		return nil, err
+	}
 	none := func(digest.Digest) []string { return nil }
 	if opts.InUse == nil {
 		opts.InUse = none
@@ -150,6 +169,10 @@ func New(opts Options) (*Manager, error) {
 		refs:     state.NewTable[refRecord](opts.DB, "image-refs"),
 		indexes:  state.NewTable[indexRecord](opts.DB, "image-indexes"),
 		sourced:  state.NewTable[sourceRecord](opts.DB, "image-sources"),
+		used:     state.NewTable[useRecord](opts.DB, "image-uses"),
+		uses:     map[digest.Digest]time.Time{},
+		noted:    map[digest.Digest]time.Time{},
+		arrived:  make(chan struct{}, 1),
 		byID:     map[digest.Digest]*entry{},
 		byRef:    map[string]refRecord{},
 		byIndex:  map[digest.Digest]*indexRecord{},

@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/gantry-containers/gantry/internal/content"
 	"github.com/gantry-containers/gantry/internal/errs"
@@ -35,7 +34,10 @@ func (m *Manager) Prune(ctx context.Context, filters filter.Args) (*image.PruneR
 			return nil, err
 		}
 	}
-	before := m.layerSizes()
+	before, err := m.measure(ctx)
+	if err != nil {
+		return nil, err
+	}
 	report := &image.PruneReport{}
 	for _, e := range m.prunable(danglingOnly, until, filters) {
 		if ctx.Err() != nil {
@@ -55,13 +57,11 @@ func (m *Manager) Prune(ctx context.Context, filters filter.Args) (*image.PruneR
 	if err != nil {
 		return report, err
 	}
-	report.SpaceReclaimed += uint64(parts)
-	after := m.layerSizes()
-	for id, size := range before {
-		if _, kept := after[id]; !kept {
-			report.SpaceReclaimed += uint64(size)
-		}
+	after, err := m.measure(context.WithoutCancel(ctx))
+	if err != nil {
+		return report, err
 	}
+	report.SpaceReclaimed = uint64(parts + before.without(after))
 	if m.opts.Events != nil {
 		m.opts.Events.Publish(events.Message{Type: events.ImageEventType, Action: events.ActionPrune,
 			Actor: events.Actor{Attributes: map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)}}})
@@ -121,16 +121,4 @@ func (m *Manager) pruneOne(ctx context.Context, e *entry) (done []image.DeleteRe
 		}
 	}
 	return done, nil
-}
-
-func (m *Manager) layerSizes() map[digest.Digest]int64 {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	sizes := map[digest.Digest]int64{}
-	for _, e := range m.byID {
-		for _, l := range e.Layers {
-			sizes[l.DiffID] = l.Size
-		}
-	}
-	return sizes
 }

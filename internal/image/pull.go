@@ -92,6 +92,7 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 		return err
 	}
 	m.notePulled(named, t)
+	m.touch(t.entry().id)
 	out.status("", "Digest: "+desc.Digest.String())
 	if fresh || moved {
 		out.status("", "Status: Downloaded newer image for "+reference.FamiliarString(named))

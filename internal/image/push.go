@@ -230,6 +230,11 @@ func (p *pusher) single(ctx context.Context, target ocispec.Descriptor, kept []k
 // done names what was pushed by its digest, and tells of it.
 func (p *pusher) done(s *shipment) error {
 	p.m.noteSources(p.name, s.parts)
+	for _, part := range s.parts {
+		if part.image != nil {
+			p.m.touch(part.image.id)
+		}
+	}
 	tag := p.name.Tag()
 	p.out.status("", fmt.Sprintf("%s: digest: %s size: %d", tag, s.desc.Digest, s.desc.Size))
 	p.aux(pushResult{tag, s.desc.Digest.String(), s.desc.Size})

@@ -156,5 +156,6 @@ func (m *Manager) register(in *ingest, id digest.Digest, rec record) (*entry, bo
 	}
 	e := m.newEntry(id, rec)
 	m.byID[id] = e
+	m.tellArrival()
 	return e, had == nil, nil
 }

@@ -36,6 +36,7 @@ func (m *Manager) Resolve(ctx context.Context, ref string, platform *ocispec.Pla
 	if e, err = m.unpacked(ctx, e); err != nil {
 		return nil, err
 	}
+	m.touch(e.id)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	tags, digests := m.names(e.id)

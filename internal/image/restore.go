@@ -35,6 +35,7 @@ func (m *Manager) restore() error {
 	if err := m.restoreSources(); err != nil {
 		return err
 	}
+	m.restoreUses()
 	needed := map[digest.Digest]bool{}
 	for _, ref := range m.byRef {
 		needed[ref.Target.Digest] = true

@@ -59,25 +59,40 @@ func (m *Manager) measure(ctx context.Context) (*disk, error) {
 // holding is what one image keeps on disk.
 type holding struct{ layers, blobs map[digest.Digest]bool }
 
-// holdingOf lists what belongs to an image. The caller holds mu.
-func (m *Manager) holdingOf(e *entry) holding {
-	h := holding{layers: map[digest.Digest]bool{}, blobs: map[digest.Digest]bool{}}
-	h.blobs[e.id], h.blobs[e.Manifest.Digest] = true, true
-	for _, l := range e.Layers {
-		h.blobs[l.Blob.Digest], h.layers[l.DiffID] = true, true
+func newHolding() holding {
+	return holding{layers: map[digest.Digest]bool{}, blobs: map[digest.Digest]bool{}}
+}
+
+// holdings is what belongs to each image. What is kept of an index belongs to
+// the image that its names mean, as that is the one people see.
+func (m *Manager) holdings() map[digest.Digest]holding {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	all := make(map[digest.Digest]holding, len(m.byID))
+	for id, e := range m.byID {
+		h := newHolding()
+		h.blobs[e.id], h.blobs[e.Manifest.Digest] = true, true
+		for _, l := range e.Layers {
+			h.blobs[l.Blob.Digest], h.layers[l.DiffID] = true, true
+		}
+		all[id] = h
 	}
-	for _, key := range m.references(e.id) {
-		target := m.byRef[key].Target.Digest
-		h.blobs[target] = true
-		if rec := m.byIndex[target]; rec != nil {
-			for _, k := range rec.Kept {
-				if k.ID == "" || k.ID == e.id {
-					k.eachBlob(func(d digest.Digest) { h.blobs[d] = true })
-				}
-			}
+	for _, ref := range m.byRef {
+		if h, ok := all[ref.ID]; ok {
+			h.blobs[ref.Target.Digest] = true
 		}
 	}
-	return h
+	for _, rec := range m.byIndex {
+		h, ok := all[rec.main()]
+		if !ok {
+			continue
+		}
+		rec.eachBlob(func(d digest.Digest) { h.blobs[d] = true })
+		for _, id := range rec.images() {
+			h.add(all[id])
+		}
+	}
+	return all
 }
 
 // size is what the holding takes, and how much of that others have as well.
@@ -121,17 +136,14 @@ func (m *Manager) Usage(ctx context.Context) (*Usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.mu.RLock()
-	holdings := make(map[digest.Digest]holding, len(m.byID))
-	for id, e := range m.byID {
-		holdings[id] = m.holdingOf(e)
-	}
-	m.mu.RUnlock()
+	holdings := m.holdings()
 	u := &Usage{Total: d.total, Images: list}
 	all := &owners{layers: map[digest.Digest]int{}, blobs: map[digest.Digest]int{}}
-	used := holding{layers: map[digest.Digest]bool{}, blobs: map[digest.Digest]bool{}}
+	used := newHolding()
+	for i := range list {
+		all.add(holdings[digest.Digest(list[i].ID)])
+	}
 	for id, h := range holdings {
-		all.add(h)
 		if len(m.opts.InUse(id)) > 0 {
 			used.add(h)
 		}
@@ -159,6 +171,21 @@ func (h holding) add(more holding) {
 	for key := range more.blobs {
 		h.blobs[key] = true
 	}
+}
+
+// without is what is in d and not in later any more, but for what was unfinished.
+func (d *disk) without(later *disk) (gone int64) {
+	for key, size := range d.layers {
+		if _, kept := later.layers[key]; !kept {
+			gone += size
+		}
+	}
+	for key, size := range d.blobs {
+		if _, kept := later.blobs[key]; !kept {
+			gone += size
+		}
+	}
+	return gone
 }
 
 // overhead is what stays when there is no image: the directories.

@@ -77,6 +77,7 @@ type containers interface {
 type images interface {
 	Pull(ctx context.Context, ref string, o image.PullOptions) error
 	Push(ctx context.Context, ref string, o image.PushOptions) error
+	Reclaim(ctx context.Context, o image.ReclaimOptions) (*image.ReclaimReport, error)
 	Diff(ctx context.Context, from, to string) (*image.Diff, error)
 	Load(ctx context.Context, r io.Reader, o image.LoadOptions) error
 	Save(ctx context.Context, refs []string, w io.Writer, platforms []ocispec.Platform) error

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/engine"
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/image"
 )
 
 func (s *Server) getDiskUsage(w *response, r *request) error {
@@ -48,6 +49,23 @@ func (s *Server) getDiskUsage(w *response, r *request) error {
 		answer.legacyDiskUsage = legacyUsage(r, u, cache)
 	}
 	return writeJSON(w, http.StatusOK, &answer)
+}
+
+// collectImages removes images as the daemon does by itself when the disk is
+// full, or tells what would go. It is Gantry's own.
+func (s *Server) collectImages(w *response, r *request) (err error) {
+	o := image.ReclaimOptions{DryRun: r.flag("dry-run")}
+	if o.Watermarks.High, err = image.ParseWatermark(r.Form.Get("high")); err != nil {
+		return err
+	}
+	if o.Watermarks.Low, err = image.ParseWatermark(r.Form.Get("low")); err != nil {
+		return err
+	}
+	report, err := s.images.Reclaim(r.Context(), o)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
 }
 
 type legacyDiskUsage struct {

@@ -48,6 +48,7 @@ func routes() []route {
 		{method: get, pattern: "/events", stream: true, handle: (*Server).getEvents},
 		{method: post, pattern: "/auth", body: bodyJSON, handle: (*Server).login},
 		{method: get, pattern: "/distribution/{name}/json", since: 1_30, handle: (*Server).inspectDistribution},
+		{method: post, pattern: "/system/collect", handle: (*Server).collectImages},
 		{method: get, pattern: "/system/df", since: 1_25, handle: (*Server).getDiskUsage},
 
 		{method: get, pattern: "/containers/json", handle: (*Server).listContainers},
