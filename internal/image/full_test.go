@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -17,7 +18,7 @@ func TestDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small disk needs root")
 	}
-	big := makeImage(t, host, map[string]string{"a": "1"}, map[string]string{"b": string(make([]byte, 8<<20))})
+	big := makeImage(t, host, map[string]string{"a": "1"}, map[string]string{"b": strings.Repeat("x", 8<<20)})
 	for _, dir := range []string{"snapshots", "content"} {
 		t.Run(dir, func(t *testing.T) {
 			r := &rig{t: t, dir: t.TempDir()}

@@ -38,12 +38,16 @@ func (m *Manager) Import(ctx context.Context, r io.Reader, opts ImportOptions) (
 	}
 	in := m.begin()
 	defer in.end()
-	blob, diffID, err := m.importBlob(ctx, in, r)
+	end := &tarEnd{}
+	blob, diffID, err := m.importBlob(ctx, in, r, end)
 	if err != nil {
 		return "", err
 	}
 	l, err := m.layer(ctx, in, diffID, blob, m.fromStore, func(step) {})
 	if err != nil {
+		return "", err
+	}
+	if err := end.check(); err != nil {
 		return "", err
 	}
 	now := time.Now().UTC()
@@ -113,8 +117,9 @@ func (o *ImportOptions) prepare() (*dockerspec.DockerOCIImage, reference.Named, 
 }
 
 // importBlob stores the archive, as it came if its compression is one that
-// layers may have, and finds out the digest of what is in it.
-func (m *Manager) importBlob(ctx context.Context, in *ingest, r io.Reader) (ocispec.Descriptor, digest.Digest, error) {
+// layers may have, and finds out the digest of what is in it. end gets to see
+// the archive itself.
+func (m *Manager) importBlob(ctx context.Context, in *ingest, r io.Reader, end *tarEnd) (ocispec.Descriptor, digest.Digest, error) {
 	var none ocispec.Descriptor
 	w, err := m.opts.Content.NewWriter(ctx, "", -1)
 	if err != nil {
@@ -129,7 +134,7 @@ func (m *Manager) importBlob(ctx context.Context, in *ingest, r io.Reader) (ocis
 	defer plain.Close()
 	mediaType := ocispec.MediaTypeImageLayer
 	diffID := digest.Canonical.Digester()
-	sink := io.Writer(diffID.Hash())
+	sink := io.MultiWriter(diffID.Hash(), end)
 	switch compression {
 	case layer.Gzip:
 		mediaType = ocispec.MediaTypeImageLayerGzip
@@ -152,6 +157,33 @@ func (m *Manager) importBlob(ctx context.Context, in *ingest, r io.Reader) (ocis
 	}
 	dgst, err := in.commit(w)
 	return ocispec.Descriptor{MediaType: mediaType, Digest: dgst, Size: w.Size()}, diffID.Digest(), err
+}
+
+// tarEnd remembers the last block of what is written to it.
+type tarEnd struct {
+	block [512]byte
+	size  int64
+}
+
+func (e *tarEnd) Write(p []byte) (int, error) {
+	n := len(p)
+	e.size += int64(n)
+	if n > len(e.block) {
+		p = p[n-len(e.block):]
+	}
+	copy(e.block[:], e.block[len(p):])
+	copy(e.block[len(e.block)-len(p):], p)
+	return n, nil
+}
+
+// check refuses an archive that was cut off between two entries. Every archive
+// ends in blocks of zeros; Docker takes one that does not for whole, and makes
+// an image with half of the files.
+func (e *tarEnd) check() error {
+	if e.size > 0 && e.block != [512]byte{} {
+		return errs.InvalidArgument("cannot import: the archive ends in the middle: the blocks of zeros that end every archive are missing")
+	}
+	return nil
 }
 
 // switchable copies what is read to w, for as long as it has one.

@@ -78,6 +78,7 @@ func TestImportBad(t *testing.T) {
 	}{
 		{"no archive", []byte(strings.Repeat("this is not a tar archive ", 100)), ImportOptions{}, "cannot unpack layer"},
 		{"cut gzip", gzipped(t, plain)[:40], ImportOptions{}, "cannot import"},
+		{"cut between two entries", plain[:1024], ImportOptions{}, "the archive ends in the middle"},
 		{"bad change", plain, ImportOptions{Changes: []string{"RUN ls"}}, "RUN is not a valid change command"},
 		{"bad name", plain, ImportOptions{Repo: "UPPER"}, "invalid reference format"},
 		{"windows", plain, ImportOptions{Platform: &ocispec.Platform{OS: "windows", Architecture: "amd64"}}, `operating system "windows"`},

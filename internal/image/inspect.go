@@ -24,6 +24,10 @@ func (m *Manager) Inspect(ctx context.Context, ref string, opts InspectOptions) 
 	if err != nil {
 		return nil, err
 	}
+	_, target, err := m.findTarget(ref)
+	if err != nil {
+		return nil, err
+	}
 	platform := platformOf(config)
 	r := &image.InspectResponse{
 		ID:           e.id.String(),
@@ -34,8 +38,12 @@ func (m *Manager) Inspect(ctx context.Context, ref string, opts InspectOptions) 
 		Os:           platform.OS,
 		OsVersion:    platform.OSVersion,
 		Size:         e.size(),
-		GraphDriver:  &storage.DriverData{Name: m.opts.Snapshots.Name(), Data: map[string]string{}},
+		GraphDriver:  &storage.DriverData{Name: m.opts.Snapshots.Name(), Data: m.opts.Snapshots.LayerDirs(e.diffIDs())},
+		Descriptor:   &target,
 		RootFS:       image.RootFS{Type: config.RootFS.Type, Layers: []string{}},
+	}
+	if r.GraphDriver.Data == nil {
+		r.GraphDriver.Data = map[string]string{} // Docker's is never null
 	}
 	if config.Created != nil {
 		r.Created = config.Created.Format(time.RFC3339Nano)

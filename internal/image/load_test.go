@@ -36,6 +36,9 @@ func TestLoadLayout(t *testing.T) {
 	if err != nil || info.Size != 3 || !slices.Equal(info.RepoTags, []string{"web:1"}) || info.Metadata.LastTagTime.IsZero() {
 		t.Errorf("inspect: %+v, %v", info, err)
 	}
+	if info.Descriptor == nil || info.Descriptor.Digest != img.digest() || info.GraphDriver.Name != "vfs" || info.GraphDriver.Data == nil {
+		t.Errorf("inspect: descriptor %+v, driver %+v", info.Descriptor, info.GraphDriver)
+	}
 	r.restart()
 	if _, err := r.Resolve(context.Background(), "web:1", nil); err != nil {
 		t.Errorf("after a restart: %v", err)

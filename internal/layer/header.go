@@ -2,7 +2,6 @@ package layer
 
 import (
 	"archive/tar"
-	"strconv"
 	"strings"
 	"time"
 
@@ -48,40 +47,16 @@ func (p *packer) header(fd int, name string, st *unix.Stat_t) (*tar.Header, erro
 }
 
 // xattrRecords reads the extended attributes of an open file as PAX records.
-// What belongs to this machine stays here: the books of overlayfs, SELinux
-// labels.
 func xattrRecords(fd int) (map[string]string, error) {
-	self := "/proc/self/fd/" + strconv.Itoa(fd) // the f*xattr calls refuse O_PATH
-	var small [512]byte
-	buf := small[:]
-	n, err := unix.Listxattr(self, buf)
-	if err == unix.ERANGE {
-		buf = make([]byte, 64<<10) // XATTR_LIST_MAX
-		n, err = unix.Listxattr(self, buf)
-	}
-	if err == unix.ENOTSUP || (err == nil && n == 0) {
-		return nil, nil
-	}
-	if err != nil {
+	found, err := Xattrs(fd)
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	var records map[string]string
-	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if strings.HasPrefix(name, overlayXattrs) || name == "security.selinux" || strings.Contains(name, "=") {
-			continue
+	records := make(map[string]string, len(found))
+	for name, value := range found {
+		if !strings.Contains(name, "=") {
+			records[xattrPAX+name] = value
 		}
-		n, err := unix.Getxattr(self, name, value)
-		if err == unix.ENODATA {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if records == nil {
-			records = map[string]string{}
-		}
-		records[xattrPAX+name] = string(value[:n])
 	}
 	return records, nil
 }

@@ -393,3 +393,55 @@ func TestUnpackPathOverwrites(t *testing.T) {
 		})
 	}
 }
+
+// What is a hole for the file system is not read to be packed, and what is zeros
+// in an archive, which has no other way to say it, is a hole again.
+func TestHoles(t *testing.T) {
+	dir := t.TempDir()
+	const size = 5 << 30
+	f, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	marks := []int64{0, 3<<30 + 12345, size - 3}
+	for _, at := range marks {
+		if _, err := f.WriteAt([]byte("end"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(Pack(t.Context(), root, w, PackOptions{})) }()
+	back := t.TempDir()
+	to, err := os.Open(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	if _, err := Unpack(t.Context(), to, r, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(back, "sparse"), &st); err != nil || st.Size != size || st.Blocks*512 > 1<<20 {
+		t.Errorf("it has %d bytes and takes %d (%v)", st.Size, st.Blocks*512, err)
+	}
+	got, err := os.Open(filepath.Join(back, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Close()
+	for _, at := range marks {
+		var b [3]byte
+		if _, err := got.ReadAt(b[:], at); err != nil || string(b[:]) != "end" {
+			t.Errorf("at %d is %q (%v)", at, b, err)
+		}
+	}
+}

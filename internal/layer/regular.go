@@ -38,10 +38,18 @@ func (u *unpacker) regular(parent *dir, base string, hdr *tar.Header, content io
 	return nil
 }
 
-// fill copies the content of an entry, leaving holes where a sparse one had them.
+// fill copies the content of an entry. Holes of a sparse one stay holes, and so
+// do long runs of zeros in a large one: most archives have no other way to say
+// that a file is sparse.
 func (u *unpacker) fill(fd int, hdr *tar.Header, content io.Reader) error {
-	sparse := isSparse(hdr)
-	if sparse {
+	hole := 0
+	switch {
+	case isSparse(hdr):
+		hole = holeBlock
+	case hdr.Size >= minHoles:
+		hole = len(zeros)
+	}
+	if hole > 0 {
 		// Also refuses a size the file system cannot have, before the archive
 		// makes us read that many zeros.
 		if err := unix.Ftruncate(fd, hdr.Size); err != nil {
@@ -55,8 +63,8 @@ func (u *unpacker) fill(fd int, hdr *tar.Header, content io.Reader) error {
 		}
 		left -= int64(len(chunk))
 		var err error
-		if sparse {
-			err = writeSparse(fd, chunk)
+		if hole > 0 {
+			err = writeSparse(fd, chunk, hole)
 		} else {
 			err = writeAll(fd, chunk)
 		}
@@ -82,23 +90,27 @@ func isSparse(hdr *tar.Header) bool {
 	return false
 }
 
-const holeBlock = 4096
+const (
+	holeBlock = 4096    // what file systems make holes of
+	minHoles  = 1 << 20 // size of a file from which on zeros are looked for
+)
+
+var zeros [64 << 10]byte // never written to
 
 // writeSparse writes p at the position of fd, seeking over blocks of zeros.
-func writeSparse(fd int, p []byte) error {
-	var zeros [holeBlock]byte
+func writeSparse(fd int, p []byte, block int) error {
 	for len(p) > 0 {
 		n := 0
 		hole := false
 		for n < len(p) {
-			block := p[n:min(n+holeBlock, len(p))]
-			isZero := bytes.Equal(block, zeros[:len(block)])
+			next := p[n:min(n+block, len(p))]
+			isZero := bytes.Equal(next, zeros[:len(next)])
 			if n == 0 {
 				hole = isZero
 			} else if isZero != hole {
 				break
 			}
-			n += len(block)
+			n += len(next)
 		}
 		if hole {
 			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {

@@ -1,8 +1,8 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/layer"
 	"github.com/gantry-containers/gantry/internal/mount"
 )
 
@@ -183,58 +184,15 @@ func differ(upper, lower int, name string, a, b *unix.Stat_t) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(old) != len(now) {
-		return true, nil
-	}
-	for key, value := range now {
-		if previous, ok := old[key]; !ok || !bytes.Equal(previous, value) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return !maps.Equal(old, now), nil
 }
 
 // xattrs reads the extended attributes of an entry.
-func xattrs(dirfd int, name string) (map[string][]byte, error) {
+func xattrs(dirfd int, name string) (map[string]string, error) {
 	fd, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	return xattrsOf(fd)
-}
-
-// xattrsOf reads the extended attributes of an open file, without those
-// overlayfs keeps its books in.
-func xattrsOf(fd int) (map[string][]byte, error) {
-	self := selfPath(fd) // the f*xattr calls refuse O_PATH
-	var small [512]byte
-	buf := small[:]
-	n, err := unix.Listxattr(self, buf)
-	if err == unix.ERANGE {
-		buf = make([]byte, 64<<10) // XATTR_LIST_MAX
-		n, err = unix.Listxattr(self, buf)
-	}
-	if err == unix.ENOTSUP || (err == nil && n == 0) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	found := map[string][]byte{}
-	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-	for key := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if strings.HasPrefix(key, "trusted.overlay.") {
-			continue
-		}
-		n, err := unix.Getxattr(self, key, value)
-		if err == unix.ENODATA {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		found[key] = slices.Clone(value[:n])
-	}
-	return found, nil
+	return layer.Xattrs(fd)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/layer"
 )
 
 type copyOptions struct {
@@ -284,12 +286,12 @@ func copyAttributes(src, dst int, st *unix.Stat_t) error {
 			return err
 		}
 	}
-	attrs, err := xattrsOf(src)
+	attrs, err := layer.Xattrs(src)
 	if err != nil {
 		return err
 	}
 	for name, value := range attrs {
-		if err := unix.Setxattr(self, name, value, 0); err != nil && err != unix.ENOTSUP && err != unix.EPERM {
+		if err := unix.Setxattr(self, name, []byte(value), 0); err != nil && err != unix.ENOTSUP && err != unix.EPERM {
 			return err
 		}
 	}

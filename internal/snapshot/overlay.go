@@ -361,6 +361,29 @@ func (o *overlay) Dirs(id string) map[string]string {
 	}
 }
 
+// LayerDirs implements Snapshotter: the directory of the top layer, and those
+// below it from the top down. There is no merged directory, as nothing is
+// mounted for an image.
+func (o *overlay) LayerDirs(layers []digest.Digest) map[string]string {
+	dirs := map[string]string{}
+	var lower []string
+	for i, diffID := range slices.Backward(layers) {
+		if !o.HasLayer(diffID) {
+			return nil
+		}
+		path := o.path("layers", diffID.Encoded(), "fs")
+		if i == len(layers)-1 {
+			dirs["UpperDir"] = path
+		} else {
+			lower = append(lower, path)
+		}
+	}
+	if len(lower) > 0 {
+		dirs["LowerDir"] = strings.Join(lower, ":")
+	}
+	return dirs
+}
+
 // Status implements Snapshotter.
 func (o *overlay) Status() [][2]string {
 	quota := "true"

@@ -136,6 +136,10 @@ type Snapshotter interface {
 	// Dirs returns the directories of a snapshot as inspect shows them; empty
 	// when there is no such snapshot.
 	Dirs(id string) map[string]string
+
+	// LayerDirs returns the directories of layers, bottom first, as inspect of
+	// an image shows them; empty where they have none of their own.
+	LayerDirs(layers []digest.Digest) map[string]string
 }
 
 // The drivers New knows.

@@ -280,6 +280,9 @@ func (v *vfs) Usage(ctx context.Context, id string) (size, inodes int64, err err
 // Dirs implements Snapshotter.
 func (v *vfs) Dirs(id string) map[string]string { return nil }
 
+// LayerDirs implements Snapshotter.
+func (v *vfs) LayerDirs(layers []digest.Digest) map[string]string { return nil }
+
 // Status implements Snapshotter.
 func (v *vfs) Status() [][2]string {
 	return [][2]string{{"Backing Filesystem", backingFS(v.dir)}}

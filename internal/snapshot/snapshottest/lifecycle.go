@@ -59,6 +59,25 @@ func testLifecycle(t *testing.T, s snapshot.Snapshotter) {
 	}
 }
 
+// What inspect shows of layers is where they are.
+func testLayerDirs(t *testing.T, s snapshot.Snapshotter) {
+	layers := []digest.Digest{Unpack(t, s, File{Name: "a", Content: "1"}), Unpack(t, s, File{Name: "b", Content: "2"}), Unpack(t, s, File{Name: "c", Content: "3"})}
+	dirs := s.LayerDirs(layers)
+	if len(dirs) == 0 {
+		return // a driver whose layers are in no directory of their own
+	}
+	lower := strings.Split(dirs["LowerDir"], ":")
+	if len(lower) != 2 {
+		t.Fatalf("the directories are %q", dirs)
+	}
+	for dir, content := range map[string]string{lower[1]: "a=1", lower[0]: "b=2", dirs["UpperDir"]: "c=3"} {
+		want(t, dir, tree(t, dir), content)
+	}
+	if dirs := s.LayerDirs([]digest.Digest{digest.FromString("no")}); len(dirs) != 0 {
+		t.Errorf("of nothing: %q", dirs)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // An ephemeral snapshot is like any other, also when it is mounted again.

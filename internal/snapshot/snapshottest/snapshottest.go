@@ -110,6 +110,7 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"NoLayers", testNoLayers},
 		{"View", testView},
 		{"Lifecycle", testLifecycle},
+		{"LayerDirs", testLayerDirs},
 		{"Changes", testChanges},
 		{"ChangesOfNothing", testChangesOfNothing},
 		{"DiffRoundTrip", testDiffRoundTrip},
