@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"strings"
 
@@ -51,15 +52,7 @@ func sameXattrs(old, now int, name string) (bool, error) {
 		return false, err
 	}
 	b, err := xattrs(now, name)
-	if err != nil || len(a) != len(b) {
-		return false, err
-	}
-	for key, value := range a {
-		if other, ok := b[key]; !ok || !bytes.Equal(value, other) {
-			return false, nil
-		}
-	}
-	return true, nil
+	return maps.Equal(a, b), err
 }
 
 func sameTarget(old, now int, name string) (bool, error) {

@@ -67,6 +67,7 @@ func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
 			return nil, err
 		}
 	}
+	spread(s.path("tmp"))
 	entries, err := os.ReadDir(s.path("layers"))
 	if err != nil {
 		return nil, err
