@@ -121,6 +121,7 @@ func (s *Server) explain(rq *request, err error) (int, []errorEntry) {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return http.StatusInsufficientStorage, []errorEntry{{Code: codeUnavailable, Message: "the storage of this registry is full: " + err.Error()}}
 	case errors.Is(err, errdefs.ErrResourceExhausted):
+		rq.w.Header().Set("Retry-After", "1")
 		return one(http.StatusTooManyRequests, codeTooManyRequests)
 	case errors.Is(err, errdefs.ErrUnavailable):
 		return one(http.StatusServiceUnavailable, codeUnavailable)
