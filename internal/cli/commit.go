@@ -49,7 +49,7 @@ func (a *app) commitCommand() *cobra.Command {
 				q.Set("pause", "0")
 			}
 			var resp common.IDResponse
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/commit", Query: q}, &resp); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/commit", Query: q, JSON: struct{}{}}, &resp); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, resp.ID)

@@ -24,6 +24,9 @@ import (
 // TestMain lets the test binary be gantry: commands run as a person runs them,
 // in a process of their own.
 func TestMain(m *testing.M) {
+	if name, ok := strings.CutPrefix(filepath.Base(os.Args[0]), "docker-credential-"); ok {
+		os.Exit(credentialHelper(name, os.Args[1:]))
+	}
 	if os.Getenv("GANTRY_TEST_MAIN") == "1" {
 		os.Exit(Main(os.Args))
 	}
@@ -34,7 +37,8 @@ func TestMain(m *testing.M) {
 type call struct {
 	Method, Path string
 	Query        url.Values
-	Body         any // decoded JSON, or a summary of a stream
+	Body         any    // decoded JSON, or a summary of a stream
+	auth         string // the header X-Registry-Auth
 }
 
 func (c call) String() string {
@@ -58,9 +62,10 @@ type answer struct {
 	status int
 	body   string
 	header map[string]string
-	stream func(net.Conn) // for requests that leave HTTP
-	stall  chan bool      // headers are sent, and the body when it is closed
-	then   func()         // runs before the answer is sent, with the lock held
+	stream func(net.Conn)    // for requests that leave HTTP
+	stall  chan bool         // headers are sent, and the body when it is closed
+	then   func()            // runs before the answer is sent, with the lock held
+	by     func(call) answer // chooses the answer
 }
 
 const fakeID = "4f1f5a9f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3"
@@ -112,7 +117,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		f.reply(w, answer{status: 400, body: `{"message":"client version ` + version + ` is too new. Maximum supported API version is ` + f.maxAPI + `"}`})
 		return
 	}
-	c := call{Method: r.Method, Path: path, Query: r.URL.Query()}
+	c := call{Method: r.Method, Path: path, Query: r.URL.Query(), auth: r.Header.Get("X-Registry-Auth")}
 	raw, _ := io.ReadAll(r.Body)
 	if len(raw) > 0 && json.Unmarshal(raw, &c.Body) != nil {
 		c.Body = fmt.Sprintf("%d bytes", len(raw))
@@ -124,6 +129,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		a.then()
 	}
 	f.mu.Unlock()
+	if a.by != nil {
+		a = a.by(c)
+	}
 	if !ok {
 		a = builtin(r.Method, path)
 	}

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/cobra"
@@ -198,32 +195,24 @@ func (a *app) ask(question string) (string, error) {
 	}
 }
 
-// askSecret reads one line that is not shown. Who gives up with Ctrl-C gets a
-// terminal back that shows what is typed.
+// askSecret reads one line that is not shown: the terminal stops to show what
+// is typed before it asks, and shows it again whatever the answer was.
 func (a *app) askSecret(question string) (string, error) {
-	fd := int(a.in.Fd())
-	before, err := term.GetState(fd)
+	restore, err := a.rawMode()
 	if err != nil {
 		return "", err
 	}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(stop)
-	answered := make(chan struct{})
-	defer close(answered)
-	go func() {
-		select {
-		case <-stop:
-			_ = term.Restore(fd, before)
-			fmt.Fprintln(a.out)
-			os.Exit(130)
-		case <-answered:
-		}
-	}()
-	fmt.Fprint(a.out, question)
-	text, err := term.ReadPassword(fd)
-	fmt.Fprintln(a.out)
-	return strings.TrimSpace(string(text)), err
+	defer restore()
+	text, err := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{a.in, a.out}, "").ReadPassword(question)
+	if errors.Is(err, io.EOF) { // Ctrl-C, or Ctrl-D
+		restore()
+		fmt.Fprintln(a.out)
+		return "", &exitError{code: 130}
+	}
+	return strings.TrimSpace(text), err
 }
 
 func (a *app) logoutCommand() *cobra.Command {

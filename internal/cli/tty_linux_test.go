@@ -131,3 +131,79 @@ func within(t *testing.T, c <-chan bool, what string) {
 		t.Fatal("timed out waiting for ", what)
 	}
 }
+
+// A person is asked for what the command line leaves out, and nobody sees the
+// password; who is known already needs to press Return only; and who gives up
+// at the password has a terminal that shows again what is typed.
+func TestLoginPrompts(t *testing.T) {
+	f := newFake(t)
+	f.answer("POST /auth", answer{body: `{"Status":"Login Succeeded"}`, by: func(c call) answer {
+		if strings.Contains(fmt.Sprint(c.Body), "old") {
+			return answer{status: 401, body: `{"message":"unauthorized"}`}
+		}
+		return answer{status: 200, body: `{"Status":"Login Succeeded"}`}
+	}})
+	for _, test := range []struct {
+		name, config, args string
+		dialog             []string // what is shown, what is typed, what is shown, …
+		sent               string
+	}{
+		{"all", "", "localhost:5000", []string{"Username: ", "ich\r", "Password: ", "geheim\r", "Login Succeeded"}, "map[password:geheim serveraddress:localhost:5000 username:ich]"},
+		{"password", "", "-u ich localhost:5000", []string{"Password: ", "geheim\r", "Login Succeeded"}, "map[password:geheim serveraddress:localhost:5000 username:ich]"},
+		{"known", `{"auths":{"localhost:5000":{"auth":"aWNoOm9sZA=="}}}`, "localhost:5000", []string{"invalid or expired", "", "Username (ich): ", "\r", "Password: ", "neu\r", "Login Succeeded"}, "map[password:neu serveraddress:localhost:5000 username:ich]"},
+		{"no name", "", "localhost:5000", []string{"Username: ", "\r", "Non-null Username Required"}, ""},
+		{"no password", "", "-u ich localhost:5000", []string{"Password: ", "\r", "Password Required"}, ""},
+		{"given up", "", "-u ich localhost:5000", []string{"Password: ", "geh\x03"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			master, slave := openPTY(t)
+			before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWallet(t, test.config)
+			cmd := command(t, "gantry", f.Host, append([]string{"login"}, strings.Fields(test.args)...)...)
+			cmd.Env = append(cmd.Env, "DOCKER_CONFIG="+w.dir)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Process.Kill()
+			master.SetReadDeadline(time.Now().Add(15 * time.Second))
+			shown := ""
+			buf := make([]byte, 1000)
+			for i, text := range test.dialog {
+				if i%2 == 1 {
+					fmt.Fprint(master, text)
+					shown = ""
+					continue
+				}
+				for !strings.Contains(shown, text) {
+					n, err := master.Read(buf)
+					if err != nil {
+						t.Fatalf("%q is not shown, but %q: %v", text, shown, err)
+					}
+					shown += string(buf[:n])
+				}
+			}
+			done := make(chan bool, 1)
+			go func() { cmd.Wait(); done <- true }()
+			within(t, done, "the end of the login")
+			if strings.Contains(shown, "geheim") || strings.Contains(shown, "neu") {
+				t.Errorf("the password is shown: %q", shown)
+			}
+			after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+			if err != nil || *after != *before {
+				t.Errorf("the terminal is not as it was: %v", err)
+			}
+			sent := ""
+			for _, c := range f.take() {
+				sent = fmt.Sprint(c.Body)
+			}
+			if sent != test.sent {
+				t.Errorf("the engine is asked with %s, want %s", sent, test.sent)
+			}
+		})
+	}
+}

@@ -130,8 +130,7 @@ func (f *File) Store(c Credentials) (plain string, err error) {
 	return f.name, nil
 }
 
-// Erase forgets the login under a key. One that is not there is no error of the
-// file; what a helper says to it is the helper's.
+// Erase forgets the login under a key. One that is not there is no error.
 func (f *File) Erase(key string) error {
 	if h := f.helper(key); h != "" {
 		if err := h.erase(key); err != nil {

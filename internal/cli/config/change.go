@@ -90,6 +90,7 @@ type object []member
 
 type member struct {
 	name  string
+	raw   []byte // the name as it is written; nil for one of ours
 	value json.RawMessage
 }
 
@@ -112,11 +113,13 @@ func parseObject(text []byte) (object, error) {
 	}
 	var o object
 	for dec.More() {
+		before := dec.InputOffset()
 		name, err := dec.Token()
 		if err != nil {
 			return nil, err
 		}
-		m := member{name: name.(string)} // JSON allows nothing else here
+		// JSON allows nothing but a string here.
+		m := member{name: name.(string), raw: bytes.TrimLeft(text[before:dec.InputOffset()], ", \t\r\n")}
 		if err := dec.Decode(&m.value); err != nil {
 			return nil, err
 		}
@@ -143,7 +146,7 @@ func (o object) with(name string, value []byte) object {
 			return o
 		}
 	}
-	return append(o, member{name, value})
+	return append(o, member{name: name, value: value})
 }
 
 func (o object) without(name string) object {
@@ -163,9 +166,10 @@ func (o object) bytes() []byte {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		_ = enc.Encode(m.name) // a string, into memory
+		if b.Write(m.raw); m.raw == nil {
+			raw, _ := json.Marshal(m.name) // a string always encodes
+			b.Write(raw)
+		}
 		b.WriteByte(':')
 		b.Write(m.value)
 	}

@@ -61,7 +61,10 @@ func (h helper) store(c Credentials) error {
 }
 
 func (h helper) erase(key string) error {
-	_, err := h.run("erase", "erasing credentials", []byte(key))
+	out, err := h.run("erase", "erasing credentials", []byte(key))
+	if err != nil && strings.TrimSpace(string(out)) == notFound {
+		return nil // it is as if it had been forgotten
+	}
 	return err
 }
 

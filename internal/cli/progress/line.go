@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/docker/go-units"
@@ -29,10 +30,10 @@ func (l *line) update(m *message, now time.Time) {
 	if rest, ok := strings.CutPrefix(m.Status, "Resuming"); ok {
 		l.note = "(resumed" + rest + ")"
 	}
-	if m.Status != l.status {
+	if printable(m.Status) != l.status {
 		l.samples = l.samples[:0] // another transfer, or none
 	}
-	l.status, l.d = m.Status, *m.Progress
+	l.status, l.d = printable(m.Status), *m.Progress
 	if l.d.Total <= 0 {
 		return
 	}
@@ -44,6 +45,17 @@ func (l *line) update(m *message, now time.Time) {
 		return
 	}
 	l.samples = append(l.samples, sample{now, l.d.Current})
+}
+
+// printable leaves out what would move the cursor: part of a status may be a
+// registry's.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // moving says that more is to come. The words are the engine's.

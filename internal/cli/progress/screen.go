@@ -31,7 +31,7 @@ func (s *screen) add(m *message) {
 	if m.ID != "" && m.Progress != nil {
 		l := s.byID[m.ID]
 		if l == nil {
-			l = &line{id: m.ID}
+			l = &line{id: printable(m.ID)}
 			s.byID[m.ID] = l
 			s.lines = append(s.lines, l)
 		}

@@ -1,0 +1,376 @@
+package fault
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gantry-containers/gantry/internal/du"
+	"github.com/gantry-containers/gantry/internal/enginetest"
+)
+
+// kills is how often the daemon is killed in each of the operations on images.
+func kills() int {
+	if os.Getenv("GANTRY_SOAK") != "" {
+		return 120
+	}
+	return 6
+}
+
+// operation is something with images that the daemon is killed in.
+type operation struct {
+	before func(round int)          // makes the ground
+	do     func(round int) []string // the command
+	after  func(round int)          // looks at what came of it, once it was done to its end
+}
+
+// killIn kills the daemon at random moments of an operation. Each time the store
+// has to open, to agree with itself, and to let the operation be done to its end.
+func (f *fixture) killIn(o operation) {
+	f.Helper()
+	var longest time.Duration
+	for round := range kills() + 1 {
+		o.before(round)
+		command := o.do(round)
+		start := time.Now()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := f.try(command...)
+			ended <- err
+		}()
+		if round == 0 { // how long is it?
+			if err := <-ended; err != nil {
+				f.Fatal(err)
+			}
+			longest = time.Since(start)
+			f.Logf("gantry %s takes %v", strings.Join(command[:1], " "), longest)
+		} else {
+			time.Sleep(moment(longest + longest/10))
+			if err := f.Kill(syscall.SIGKILL); err != nil {
+				f.Fatal(err)
+			}
+			if err := <-ended; err == nil {
+				f.worked["after its end"]++
+			} else {
+				f.worked["in the middle"]++
+			}
+			f.start()
+			f.agree(fmt.Sprintf("round %d, killed", round))
+			if _, err := f.try(command...); err != nil {
+				f.Fatalf("round %d: after the kill: %v", round, err)
+			}
+		}
+		o.after(round)
+		f.agree(fmt.Sprintf("round %d, done", round))
+	}
+	f.Logf("killed %v", f.worked)
+	f.clean()
+}
+
+// layered makes an image of four layers, each with a file of random bytes, and
+// saves it as an archive. It returns the archive and the sums of the files.
+func (f *fixture) layered() (archive string, sums string) {
+	f.Helper()
+	from := "busybox"
+	for i := range 3 {
+		f.ok("run", "--name", "maker", from, "sh", "-c", fmt.Sprintf("head -c 2500000 /dev/urandom >/data%d", i))
+		f.ok("commit", "maker", "layered:1")
+		f.ok("rm", "maker")
+		from = "layered:1"
+	}
+	sums = f.sums("layered:1")
+	archive = filepath.Join(f.Dir, "layered.tar")
+	f.ok("save", "-o", archive, "layered:1")
+	f.ok("rmi", "-f", "layered:1")
+	f.ok("image", "prune", "-f")
+	return archive, sums
+}
+
+func (f *fixture) sums(image string) string {
+	f.Helper()
+	return f.ok("run", "--rm", image, "sh", "-c", "cat /data* | sha256sum")
+}
+
+func (f *fixture) same(image, sums string) {
+	f.Helper()
+	if got := f.sums(image); got != sums {
+		f.Fatalf("the files of %s are not what they were: %s, want %s", image, got, sums)
+	}
+}
+
+func (f *fixture) gone(images ...string) {
+	f.Helper()
+	for _, image := range images {
+		if _, err := f.try("rmi", "-f", image); err != nil && !strings.Contains(err.Error(), "No such image") {
+			f.Fatal(err)
+		}
+	}
+}
+
+func TestKilledInPull(t *testing.T) {
+	f := newFixture(t)
+	archive, sums := f.layered()
+	ref := f.serve(archive).ref()
+	f.killIn(operation{
+		before: func(int) { f.gone(ref) },
+		do:     func(int) []string { return []string{"pull", "-q", ref} },
+		after:  func(int) { f.same(ref, sums) },
+	})
+}
+
+func TestKilledInLoad(t *testing.T) {
+	f := newFixture(t)
+	archive, sums := f.layered()
+	f.killIn(operation{
+		before: func(int) { f.gone("layered:1") },
+		do:     func(int) []string { return []string{"load", "-q", "-i", archive} },
+		after:  func(int) { f.same("layered:1", sums) },
+	})
+}
+
+func TestKilledInPush(t *testing.T) {
+	f := newFixture(t)
+	addr, stop, err := enginetest.DockerRegistry(filepath.Join(f.Dir, "registry"))
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	archive, sums := f.layered()
+	ref := func(round int) string { return fmt.Sprintf("%s/pushed%d:1", addr, round) }
+	f.killIn(operation{
+		before: func(round int) {
+			// Made anew, so that nothing of it is in the registry under any name.
+			f.ok("load", "-q", "-i", archive)
+			f.ok("run", "--name", "maker", "layered:1", "sh", "-c", "head -c 2500000 /dev/urandom >/more")
+			f.ok("commit", "maker", ref(round))
+			f.ok("rm", "maker")
+		},
+		do: func(round int) []string { return []string{"push", "-q", ref(round)} },
+		after: func(round int) {
+			id := f.ok("inspect", "-f", "{{.Id}}", ref(round))
+			f.gone(ref(round), "layered:1")
+			f.ok("pull", "-q", ref(round))
+			if got := f.ok("inspect", "-f", "{{.Id}}", ref(round)); got != id {
+				t.Fatalf("%s came back as %s", id, got)
+			}
+			f.same(ref(round), sums)
+			f.gone(ref(round))
+		},
+	})
+}
+
+func TestKilledInCommit(t *testing.T) {
+	f := newFixture(t)
+	f.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c", "while :; do sleep 1; done")
+	sums := ""
+	f.killIn(operation{
+		before: func(int) {
+			f.gone("committed:1")
+			f.ok("exec", "writer", "sh", "-c", "for i in 1 2 3; do head -c 2500000 /dev/urandom >/data$i; done")
+			sums = f.ok("exec", "writer", "sh", "-c", "cat /data* | sha256sum")
+		},
+		do: func(int) []string { return []string{"commit", "writer", "committed:1"} },
+		after: func(int) {
+			f.same("committed:1", sums)
+			if s := f.mustInspect("writer"); s.State.Status != "running" {
+				t.Fatalf("writer is %+v", s.State)
+			}
+			f.ok("exec", "writer", "true")
+			f.ok("image", "prune", "-f") // what was committed before the kill and lost its name
+		},
+	})
+}
+
+func TestKilledInPrune(t *testing.T) {
+	f := newFixture(t)
+	archive, _ := f.layered()
+	f.ok("create", "--name", "keeper", "busybox", "true")
+	f.killIn(operation{
+		before: func(int) {
+			f.ok("load", "-q", "-i", archive)
+			f.ok("tag", "layered:1", "layered:2")
+			for _, name := range []string{"one", "two"} {
+				f.ok("import", archive, name)
+			}
+		},
+		do: func(int) []string { return []string{"image", "prune", "-a", "-f"} },
+		after: func(int) {
+			if got := f.ok("images", "--format", "{{.Repository}}:{{.Tag}}"); got != "busybox:latest" {
+				t.Fatalf("there is %s", got)
+			}
+			if got := f.images(); got.Layers != 1 || got.Ingest != 0 {
+				t.Fatalf("there is %+v", got)
+			}
+		},
+	})
+}
+
+// stored is what is in an image archive: the digests of its blobs.
+type stored map[string]bool
+
+// agree fails unless the store agrees with itself: each image can be saved, with
+// every blob being what its digest says; what is on the disk is what the images
+// and the containers name, and no more; and system df counts it.
+func (f *fixture) agree(when string) {
+	f.Helper()
+	f.eventually(func() string {
+		var images []struct{ ID string }
+		if err := f.get("/images/json?all=1", &images); err != nil {
+			return err.Error()
+		}
+		blobs, layers := stored{}, stored{}
+		for _, image := range images {
+			if err := f.saved(image.ID, blobs); err != nil {
+				f.Fatalf("%s: cannot save image %s: %v", when, image.ID, err)
+			}
+			var config struct{ RootFS struct{ Layers []string } }
+			if err := f.get("/images/"+image.ID+"/json", &config); err != nil {
+				f.Fatalf("%s: %v", when, err)
+			}
+			for _, diffID := range config.RootFS.Layers {
+				layers[strings.TrimPrefix(diffID, "sha256:")] = true
+			}
+		}
+		if wrong := differ(blobs, f.below("blobs/sha256")); wrong != "" {
+			return fmt.Sprintf("%s: blobs: %s", when, wrong)
+		}
+		if wrong := differ(layers, f.below("overlayfs/layers")); wrong != "" {
+			return fmt.Sprintf("%s: layers: %s", when, wrong)
+		}
+		if n := entries(filepath.Join(f.DataRoot(), "ingest")); n != 0 {
+			return fmt.Sprintf("%s: %d files are half written", when, n)
+		}
+		return f.counted(when)
+	})
+}
+
+// below lists a directory of the data root.
+func (f *fixture) below(dir string) stored {
+	f.Helper()
+	list, err := os.ReadDir(filepath.Join(f.DataRoot(), dir))
+	if err != nil {
+		f.Fatal(err)
+	}
+	there := stored{}
+	for _, e := range list {
+		there[e.Name()] = true
+	}
+	return there
+}
+
+func differ(want, got stored) string {
+	var wrong []string
+	for name := range want {
+		if !got[name] {
+			wrong = append(wrong, name+" is missing")
+		}
+	}
+	for name := range got {
+		if !want[name] {
+			wrong = append(wrong, "nobody names "+name)
+		}
+	}
+	return strings.Join(wrong, ", ")
+}
+
+// saved adds the digests of what an image consists of, and reads all of it.
+func (f *fixture) saved(id string, blobs stored) error {
+	c := f.api()
+	c.Timeout = patience
+	answer, err := c.Get("http://engine/images/" + id + "/get")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != 200 {
+		b, _ := io.ReadAll(answer.Body)
+		return fmt.Errorf("%s: %s", answer.Status, b)
+	}
+	r := tar.NewReader(answer.Body)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name, ok := strings.CutPrefix(h.Name, "blobs/sha256/")
+		if !ok || name == "" || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != name {
+			return fmt.Errorf("blob %s has the digest %s", name, got)
+		}
+		blobs[name] = true
+	}
+}
+
+// counted tells what is wrong with system df: it has to say what du says.
+func (f *fixture) counted(when string) string {
+	f.Helper()
+	var df struct{ LayersSize int64 }
+	if err := f.get("/system/df", &df); err != nil {
+		return err.Error()
+	}
+	var want int64
+	dirs := []string{"blobs", "ingest", "partial", "overlayfs"}
+	for _, dir := range dirs {
+		n, err := du.Tree(context.Background(), filepath.Join(f.DataRoot(), dir))
+		if err != nil {
+			f.Fatal(err)
+		}
+		want += n
+	}
+	snapshots, err := os.ReadDir(filepath.Join(f.DataRoot(), "overlayfs/snapshots"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.Fatal(err)
+	}
+	for _, s := range snapshots {
+		n, err := du.Tree(context.Background(), filepath.Join(f.DataRoot(), "overlayfs/snapshots", s.Name()))
+		if err != nil {
+			f.Fatal(err)
+		}
+		want -= n
+	}
+	if df.LayersSize != want {
+		return fmt.Sprintf("%s: system df says %d, du %d", when, df.LayersSize, want)
+	}
+	return ""
+}
+
+// layout reads the one manifest of an unpacked image archive.
+func (f *fixture) layout(dir string) (mediaType, digest string) {
+	f.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	var index struct {
+		Manifests []struct{ MediaType, Digest string }
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &index)
+	}
+	if err != nil || len(index.Manifests) != 1 {
+		f.Fatalf("index.json is %s, %v", raw, err)
+	}
+	return index.Manifests[0].MediaType, index.Manifests[0].Digest
+}
