@@ -49,10 +49,10 @@ func (d *downloading) run(ctx context.Context, use func(io.Reader) error) error 
 	defer rest.Close()
 	at := step{stepDownloading, d.kept, d.desc.Size}
 	if d.kept > 0 {
-		d.report(step{"Resuming at " + units.HumanSizeWithPrecision(float64(d.kept), 3), d.kept, d.desc.Size})
-	} else {
-		d.report(at)
+		// Without counts: clients that do not draw bars leave out what has some.
+		d.report(step{status: "Resuming at " + units.HumanSizeWithPrecision(float64(d.kept), 3)})
 	}
+	d.report(at)
 	ahead := newReadahead(io.MultiReader(w.KeptReader(), io.TeeReader(&meter{r: rest, report: d.report, step: at}, w)))
 	defer ahead.Close() // before what its goroutine reads,
 	defer cancel()      // and not to wait for a read that hangs

@@ -3,10 +3,12 @@ package fault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -29,9 +31,84 @@ func newSmallFixture(t *testing.T, size int) *fixture {
 	return f
 }
 
+// newLoopFixture is an engine whose data root is an ext4 of so many bytes, where
+// a file may turn out not to fit when it is synced.
+func newLoopFixture(t *testing.T, size int64) *fixture {
+	t.Helper()
+	f := prepareFixture(t)
+	disk := filepath.Join(f.Dir, "disk")
+	err := errors.Join(os.MkdirAll(f.DataRoot(), 0o711), os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"mkfs.ext4", "-q", "-F", "-m", "0", disk}, {"mount", "-o", "loop", disk, f.DataRoot()}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("cannot make a small disk: %s: %v: %s", args[0], err, out)
+		}
+	}
+	f.begin()
+	return f
+}
+
+// What does not fit is refused with a sentence, wherever in a pull, a load or a
+// commit the disk is found to be full; the store agrees with itself, and with
+// space the same is done to its end.
+func TestFullDiskInStore(t *testing.T) {
+	f := newLoopFixture(t, 96<<20)
+	archive, sums := f.layered()
+	ref := f.serve(archive).ref()
+	f.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c", "while :; do sleep 1; done")
+	f.ok("exec", "writer", "sh", "-c", "for i in 0 1 2; do head -c 2500000 /dev/urandom >/data$i; done")
+	written := f.ok("exec", "writer", "sh", "-c", "cat /data* | sha256sum")
+	for round := range kills() / 2 {
+		for image, command := range map[string][]string{
+			ref:           {"pull", "-q", ref},
+			"layered:1":   {"load", "-q", "-i", archive},
+			"committed:1": {"commit", "writer", "committed:1"},
+		} {
+			free := f.fillBut(int64(moment(24 << 20)))
+			_, err := f.try(command...)
+			if err != nil && !strings.Contains(err.Error(), "no space left on device") {
+				t.Errorf("gantry %s does not say why: %v", command[0], err)
+			}
+			free()
+			if err == nil {
+				f.worked["fitted"]++
+			} else {
+				f.worked["did not fit"]++
+			}
+			f.agree(fmt.Sprintf("round %d, %s on a full disk", round, command[0]))
+			if err != nil {
+				f.ok(command...)
+			}
+			if want := sums; image == "committed:1" {
+				f.same(image, written)
+			} else {
+				f.same(image, want)
+			}
+			f.gone(image)
+			f.agree(fmt.Sprintf("round %d, %s", round, command[0]))
+		}
+		if f.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	t.Log(f.worked)
+	if s := f.mustInspect("writer"); s.State.Status != "running" {
+		t.Errorf("writer is %+v", s.State)
+	}
+	f.clean()
+}
+
 // fill leaves no byte free in the data root; the function it returns gives the
 // space back.
 func (f *fixture) fill() (free func()) {
+	f.Helper()
+	return f.fillBut(0)
+}
+
+// fillBut is fill, but leaves so many bytes.
+func (f *fixture) fillBut(left int64) (free func()) {
 	f.Helper()
 	path := filepath.Join(f.DataRoot(), "filler")
 	w, err := os.Create(path)
@@ -39,6 +116,14 @@ func (f *fixture) fill() (free func()) {
 		f.Fatal(err)
 	}
 	defer w.Close()
+	defer func() {
+		if err := w.Sync(); err != nil && !errors.Is(err, unix.ENOSPC) {
+			f.Fatal(err)
+		}
+		if s, err := w.Stat(); err != nil || left > 0 && w.Truncate(max(0, s.Size()-left)) != nil {
+			f.Fatal("cannot leave some bytes free")
+		}
+	}()
 	for size := 1 << 20; size > 0; size /= 4 {
 		b := make([]byte, size)
 		for err = nil; err == nil; {

@@ -34,6 +34,7 @@ func kills() int {
 type operation struct {
 	before func(round int)          // makes the ground
 	do     func(round int) []string // the command
+	beside []string                 // another that runs at the same time, and may fail
 	after  func(round int)          // looks at what came of it, once it was done to its end
 }
 
@@ -58,10 +59,18 @@ func (f *fixture) killIn(o operation) {
 			longest = time.Since(start)
 			f.Logf("gantry %s takes %v", strings.Join(command[:1], " "), longest)
 		} else {
+			beside := make(chan struct{})
+			go func() {
+				defer close(beside)
+				if o.beside != nil {
+					f.try(o.beside...)
+				}
+			}()
 			time.Sleep(moment(longest + longest/10))
 			if err := f.Kill(syscall.SIGKILL); err != nil {
 				f.Fatal(err)
 			}
+			<-beside
 			if err := <-ended; err == nil {
 				f.worked["after its end"]++
 			} else {
@@ -129,6 +138,116 @@ func TestKilledInPull(t *testing.T) {
 		do:     func(int) []string { return []string{"pull", "-q", ref} },
 		after:  func(int) { f.same(ref, sums) },
 	})
+}
+
+// Two clients pull the same image.
+func TestKilledInTwoPulls(t *testing.T) {
+	f := newFixture(t)
+	archive, sums := f.layered()
+	ref := f.serve(archive).ref()
+	f.killIn(operation{
+		before: func(int) { f.gone(ref) },
+		do:     func(int) []string { return []string{"pull", "-q", ref} },
+		beside: []string{"pull", "-q", ref},
+		after:  func(int) { f.same(ref, sums) },
+	})
+}
+
+// One client pulls what another removes.
+func TestKilledInPullAndRemove(t *testing.T) {
+	f := newFixture(t)
+	archive, sums := f.layered()
+	ref := f.serve(archive).ref()
+	f.killIn(operation{
+		before: func(round int) {
+			if round%2 == 0 {
+				f.gone(ref)
+			}
+		},
+		do:     func(int) []string { return []string{"pull", "-q", ref} },
+		beside: []string{"rmi", "-f", ref},
+		after:  func(int) { f.same(ref, sums) },
+	})
+}
+
+// An image is pulled and removed at once, by several, without any kill: each gets
+// what it asked for or a sentence, and the store agrees with itself.
+func TestPullAndRemoveAtOnce(t *testing.T) {
+	f := newFixture(t)
+	archive, sums := f.layered()
+	ref := f.serve(archive).ref()
+	for round := range kills() {
+		c := f.startChaos(map[string]func(int) error{
+			"pull": func(int) error {
+				_, err := f.try("pull", "-q", ref)
+				if err != nil {
+					f.Errorf("round %d: %v", round, err)
+				}
+				return err
+			},
+			"pull too": func(int) error { _, err := f.try("pull", "-q", ref); return err },
+			"rmi":      func(int) error { _, err := f.try("rmi", ref); return err },
+			"run": func(int) error {
+				out, err := f.try("run", "--rm", "--pull", "never", ref, "sh", "-c", "cat /data* | sha256sum")
+				if err == nil && out != sums {
+					f.Errorf("round %d: the files are %s, want %s", round, out, sums)
+				}
+				return err
+			},
+		})
+		time.Sleep(300 * time.Millisecond)
+		c.end()
+		f.agree(fmt.Sprint("round ", round))
+	}
+	f.ok("pull", "-q", ref)
+	f.same(ref, sums)
+	f.clean()
+}
+
+// What a killed daemon had of a blob is not sent again.
+func TestPullResumesAfterKill(t *testing.T) {
+	const size = 48 << 20
+	f := newFixture(t)
+	f.ok("run", "--name", "maker", "busybox", "dd", "if=/dev/urandom", "of=/data", "bs=1M", fmt.Sprintf("count=%d", size>>20))
+	f.ok("commit", "maker", "large:1")
+	f.ok("rm", "maker")
+	sums := f.sums("large:1")
+	archive := filepath.Join(f.Dir, "large.tar")
+	f.ok("save", "-o", archive, "large:1")
+	f.gone("large:1")
+	registry := f.serve(archive)
+	first := make(chan error, 1)
+	go func() {
+		_, err := f.try("pull", "-q", registry.ref())
+		first <- err
+	}()
+	f.eventually(func() string {
+		if n := registry.total(); n < size/2 {
+			return fmt.Sprintf("the registry has sent %d bytes", n)
+		}
+		return ""
+	})
+	if err := f.Kill(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-first; err == nil {
+		t.Fatal("a pull without a daemon succeeded")
+	}
+	f.start()
+	f.agree("after the kill")
+	before := registry.total()
+	out := f.ok("pull", registry.ref())
+	if !strings.Contains(out, "Resum") {
+		t.Errorf("nobody is told that the pull goes on where it stopped:\n%s", out)
+	}
+	// What was on its way when the daemon died is sent again: what sockets hold.
+	again := registry.total() - size
+	if t.Logf("%d bytes were sent, then %d", before, registry.total()-before); again > size/4 || registry.ranges == 0 {
+		t.Errorf("%d bytes were sent twice, in %d requests for a part", again, registry.ranges)
+	}
+	f.same(registry.ref(), sums)
+	f.agree("after the pull")
+	f.clean()
 }
 
 func TestKilledInLoad(t *testing.T) {
