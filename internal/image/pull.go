@@ -214,6 +214,11 @@ func (m *Manager) pullRefs(in *ingest, named reference.Named, t *target) (moved 
 
 // pullError says a registry's refusal as Docker does.
 func pullError(named reference.Named, err error) error {
+	if errors.Is(err, errdefs.ErrUnauthenticated) {
+		// Its client asks for a password when it is told 401, also where
+		// nobody is there to type one; so Docker never does.
+		return errs.System("cannot pull %s: %w", reference.FamiliarString(named), err)
+	}
 	var refused *registry.ResponseError
 	if !errors.As(err, &refused) {
 		return err

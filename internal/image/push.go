@@ -45,6 +45,7 @@ func (m *Manager) Push(ctx context.Context, ref string, opts PushOptions) error 
 	}
 	out := newPrinter(opts.Progress)
 	defer out.close()
+	ctx = registry.WithNotices(ctx, func(sentence string) { out.status("", sentence) })
 	out.status("", "The push refers to repository ["+named.Name()+"]")
 	tags := []reference.NamedTagged{}
 	if opts.AllTags {

@@ -215,6 +215,9 @@ func (c *Client) findScheme(ctx context.Context, host string, transport *http.Tr
 		resp, err := transport.RoundTrip(req)
 		if err == nil {
 			resp.Body.Close()
+			if scheme == "http" && resp.StatusCode == http.StatusBadRequest {
+				break // it does speak TLS, and would not with us
+			}
 			c.mu.Lock()
 			c.schemes[host] = scheme
 			c.mu.Unlock()
