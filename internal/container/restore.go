@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/state"
+	"github.com/gantry-containers/gantry/internal/topdir"
 )
 
 // New reads the records of all containers. Nothing is looked at in the world
@@ -147,6 +148,9 @@ func (m *Manager) sweepUnknown(ctx context.Context) {
 				m.opts.Log.Error("cannot remove a writable layer nobody owns", "id", id, "error", err)
 			}
 		}
+	}
+	if err := os.MkdirAll(m.dir(""), 0o710); err == nil {
+		topdir.Mark(m.dir(""))
 	}
 	dirs, err := os.ReadDir(m.dir(""))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/layer"
+	"github.com/gantry-containers/gantry/internal/topdir"
 	"github.com/gantry-containers/gantry/internal/trash"
 )
 
@@ -67,7 +68,7 @@ func openStore(dir string, whiteouts layer.Whiteouts) (*store, error) {
 			return nil, err
 		}
 	}
-	spread(s.path("tmp"))
+	topdir.Mark(s.path("tmp"))
 	entries, err := os.ReadDir(s.path("layers"))
 	if err != nil {
 		return nil, err
