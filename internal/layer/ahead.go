@@ -1,6 +1,9 @@
 package layer
 
-import "io"
+import (
+	"context"
+	"io"
+)
 
 const (
 	aheadSize  = 512 << 10
@@ -94,10 +97,19 @@ func readFull(r io.Reader, buf []byte) (n int, err error) {
 }
 
 // drain reads what is left: an archive is followed by padding, which counts for
-// its digest.
-func (a *ahead) drain() error {
-	_, err := io.Copy(io.Discard, a)
-	return err
+// its digest. There may be any amount of it in a few compressed bytes.
+func (a *ahead) drain(ctx context.Context) error {
+	buf := make([]byte, aheadSize)
+	for {
+		if _, err := a.Read(buf); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // stop ends the goroutine and waits for it, so that nobody reads any more.

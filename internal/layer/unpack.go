@@ -44,8 +44,10 @@ func (u *unpacker) unpack(r io.Reader) (Result, error) {
 	if ahead.ended && ahead.total%tarBlock != 0 {
 		return u.result, archiveError(io.ErrUnexpectedEOF)
 	}
-	if err := ahead.drain(); err != nil {
+	if err := ahead.drain(u.ctx); err != nil && u.ctx.Err() == nil {
 		return u.result, archiveError(err)
+	} else if err != nil {
+		return u.result, err
 	}
 	return u.result, nil
 }
