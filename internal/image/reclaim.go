@@ -14,7 +14,7 @@ import (
 
 // ReclaimOptions says how a collection differs from the automatic one.
 type ReclaimOptions struct {
-	Watermarks Watermarks // instead of the configured ones, when it has a High
+	Watermarks Watermarks // instead of the configured ones; zero are those
 	DryRun     bool       // only tell what would go
 }
 
@@ -58,7 +58,7 @@ func (m *Manager) Reclaim(ctx context.Context, o ReclaimOptions) (*ReclaimReport
 	m.reclaiming.Lock()
 	defer m.reclaiming.Unlock()
 	w := m.opts.Watermarks
-	if !o.Watermarks.High.IsZero() {
+	if o.Watermarks != (Watermarks{}) {
 		w = o.Watermarks
 	}
 	report := &ReclaimReport{DryRun: o.DryRun, Images: []ReclaimedImage{}}

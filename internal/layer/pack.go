@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -130,11 +131,21 @@ func (p *packer) close() { unix.Close(p.rootfd) }
 func (p *packer) finish() error { return p.tw.Close() }
 
 func (p *packer) explain(name string, err error) error {
-	if err == nil || p.ctx.Err() != nil {
+	var explained *packError
+	if err == nil || p.ctx.Err() != nil || errors.As(err, &explained) {
 		return err
 	}
-	return fmt.Errorf("cannot pack %s: %w", name, err)
+	return &packError{name, err}
 }
+
+// packError says at which path an archive failed.
+type packError struct {
+	name string
+	err  error
+}
+
+func (e *packError) Error() string { return fmt.Sprintf("cannot pack %s: %v", e.name, e.err) }
+func (e *packError) Unwrap() error { return e.err }
 
 // children writes everything in a directory, whose name ends in a slash unless
 // it is the root's empty one.
