@@ -122,7 +122,7 @@ func TestCommitOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFixture(t, dir)
-	f.ok("run", "-d", "--name", "one", "busybox", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=24; echo ready; sleep 1000")
+	f.ok("run", "-d", "--name", "one", "busybox", "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=24; echo ready; sleep 1000")
 	f.until("one", "ready")
 	f.agree("before")
 	images := f.ok("images", "-aq", "--no-trunc")
