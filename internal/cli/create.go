@@ -23,6 +23,7 @@ type createFlags struct {
 	platform string
 	pull     string
 	quiet    bool
+	socket   bool
 	flags    *runflags.Flags
 	// connections are how many more than one the caller is going to need.
 	connections int
@@ -34,6 +35,7 @@ func (f *createFlags) add(fs *pflag.FlagSet, verb string) {
 	fs.StringVar(&f.platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
 	fs.StringVar(&f.pull, "pull", "missing", `Pull image before `+verb+` ("always", "missing", "never")`)
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the pull output")
+	fs.BoolVar(&f.socket, "use-api-socket", false, "Bind mount the engine's API socket and required auth")
 	fs.Bool("disable-content-trust", true, "Accepted for Docker's sake: there is no content trust")
 	fs.Lookup("disable-content-trust").Hidden = true
 	fs.Bool("help", false, "Print usage") // -h is the host name
@@ -94,6 +96,12 @@ func (a *app) create(ctx context.Context, f *createFlags, spec *runflags.Contain
 	if err != nil {
 		return "", err
 	}
+	var logins []byte
+	if f.socket {
+		if logins, err = a.useAPISocket(spec); err != nil {
+			return "", err
+		}
+	}
 	if f.pull == "always" {
 		if err := a.pullForRun(ctx, ref, f); err != nil {
 			return "", err
@@ -116,7 +124,10 @@ func (a *app) create(ctx context.Context, f *createFlags, spec *runflags.Contain
 	for _, w := range append(resp.Warnings, dnsWarnings(spec.HostConfig)...) {
 		fmt.Fprintln(a.err, "WARNING:", w)
 	}
-	return resp.ID, cid.write(resp.ID)
+	if err := cid.write(resp.ID); err != nil {
+		return resp.ID, err
+	}
+	return resp.ID, a.putLogins(ctx, resp.ID, logins)
 }
 
 func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Container) (resp container.CreateResponse, err error) {

@@ -54,6 +54,7 @@ func runFlagLines() []string {
 		"--health-cmd true --health-interval 5s --health-timeout 3s --health-retries 2 --health-start-period 1m --health-start-interval 2s", "--no-healthcheck", "--no-healthcheck --health-cmd true", "--health-interval -1s", "--health-retries -1", "--health-timeout x",
 		// logging
 		"--log-driver json-file --log-opt max-size=5m --log-opt max-file=2", "--log-driver none --log-opt a=b", "--log-driver none", "--storage-opt size=5G", "--storage-opt x", "--disable-content-trust",
+		"--use-api-socket", "--use-api-socket -e DOCKER_CONFIG=/x -v /a:/b", "--use-api-socket=false",
 		"--nosuchflag", "-Z", "--memory",
 	}
 }

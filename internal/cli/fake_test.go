@@ -39,6 +39,7 @@ type call struct {
 	Query        url.Values
 	Body         any    // decoded JSON, or a summary of a stream
 	auth         string // the header X-Registry-Auth
+	raw          string // the body as it came
 }
 
 func (c call) String() string {
@@ -119,6 +120,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	c := call{Method: r.Method, Path: path, Query: r.URL.Query(), auth: r.Header.Get("X-Registry-Auth")}
 	raw, _ := io.ReadAll(r.Body)
+	c.raw = string(raw)
 	if len(raw) > 0 && json.Unmarshal(raw, &c.Body) != nil {
 		c.Body = fmt.Sprintf("%d bytes", len(raw))
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
@@ -251,6 +252,56 @@ func TestLoginsOfTheOther(t *testing.T) {
 					t.Errorf("after the logout: %s", got)
 				}
 			})
+		}
+	}
+}
+
+// With --use-api-socket a container finds the engine and the logins, from the
+// file and from the helpers, whichever client created it.
+func TestLoginsInContainer(t *testing.T) {
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("the stock docker client is not installed")
+	}
+	f := newFake(t)
+	logins := func(program string, env ...string) (string, []string) {
+		w := newWallet(t, `{"auths":{"a:1":{"auth":"YTpi"},"t":{"auth":"dTo=","identitytoken":"tok"}},"credHelpers":{"vault.example":"vault"},"proxies":{}}`)
+		w.run("gantry", f, "login", "-u", "v", "-p", "s", "vault.example")
+		f.take()
+		cmd := command(t, program, f.Host, "create", "--use-api-socket", "busybox")
+		cmd.Env = append(append(cmd.Env, "DOCKER_CONFIG="+w.dir, "PATH="+w.path+":"+os.Getenv("PATH"), "GANTRY_TEST_VAULT="+filepath.Join(w.path, "vault.json")), env...)
+		if r := finishRun(t, cmd); r.Code != 0 {
+			t.Fatal(r)
+		}
+		calls := f.take()
+		for _, c := range calls {
+			if c.Method != "PUT" {
+				continue
+			}
+			tr := tar.NewReader(strings.NewReader(c.raw))
+			h, err := tr.Next()
+			if err != nil || h.Name != "/run/secrets/docker/config.json" && h.Name != "run/secrets/docker/config.json" || h.Mode != 0o600 {
+				t.Fatal(h, err)
+			}
+			text, _ := io.ReadAll(tr)
+			for i := range calls {
+				if calls[i].Method == "PUT" {
+					calls[i].Body = nil
+				}
+			}
+			return string(text), normalCalls(calls)
+		}
+		t.Fatalf("%s copies nothing: %v", program, calls)
+		return "", nil
+	}
+	for _, env := range []string{"A=B", `DOCKER_AUTH_CONFIG={"auths":{"e":{"auth":"YTpi"}}}`} {
+		want, wantCalls := logins(docker, env)
+		got, gotCalls := logins("gantry", env)
+		if diff := cmp.Diff(inOrder(want), inOrder(got)); diff != "" {
+			t.Errorf("logins (-docker +gantry):\n%s", diff)
+		}
+		if diff := cmp.Diff(wantCalls, gotCalls); diff != "" {
+			t.Errorf("requests (-docker +gantry):\n%s", diff)
 		}
 	}
 }

@@ -30,6 +30,15 @@ type Auth struct {
 	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
+// Auth is how a file stores the credentials.
+func (c Credentials) Auth() Auth {
+	a := Auth{IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
+	if c.Username != "" || c.Password != "" {
+		a.Auth = base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))
+	}
+	return a
+}
+
 // Key is what the login for a registry ("docker.io", "registry.example:5000")
 // is kept under.
 func Key(registry string) string {
@@ -114,14 +123,11 @@ func (f *File) Store(c Credentials) (plain string, err error) {
 		// The key in the file tells older clients that there is a login.
 		return "", f.change(c.ServerAddress, &Auth{})
 	}
-	a := &Auth{IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
-	if c.Username != "" || c.Password != "" {
-		a.Auth = base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))
-	}
-	if f.Auths[c.ServerAddress] == *a {
+	a := c.Auth()
+	if f.Auths[c.ServerAddress] == a {
 		return "", nil
 	}
-	if err := f.change(c.ServerAddress, a); err != nil {
+	if err := f.change(c.ServerAddress, &a); err != nil {
 		return "", err
 	}
 	if c.Password == "" {
