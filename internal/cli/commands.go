@@ -89,6 +89,7 @@ func commands() []entry {
 		{path: "container wait", build: (*app).waitCommand},
 
 		{path: "image", short: "Manage images"},
+		{path: "image diff", build: (*app).imageDiffCommand},
 		{path: "image history", build: (*app).historyCommand},
 		{path: "image import", build: (*app).importCommand},
 		{path: "image inspect", build: (*app).imageInspectCommand},
@@ -261,7 +262,7 @@ func topName(parent, name string) string {
 		return "images"
 	case "image rm":
 		return "rmi"
-	case "container inspect", "image inspect", "container prune", "image prune", "system df", "system dial-stdio", "system prune":
+	case "container inspect", "image inspect", "image diff", "container prune", "image prune", "system df", "system dial-stdio", "system prune":
 		return parent + " " + name
 	}
 	if parent == "volume" || parent == "network" {
