@@ -6,7 +6,7 @@ VERSION    ?= 0.1.0-dev
 COMMIT     ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 PKG        := github.com/gantry-containers/gantry
 LDFLAGS    := -s -w -X $(PKG)/internal/engine.Version=$(VERSION) -X $(PKG)/internal/engine.GitCommit=$(COMMIT) -X $(PKG)/internal/cli.Version=$(VERSION) -X $(PKG)/internal/ociruntime.Version=$(VERSION) -X $(PKG)/internal/cli.Commit=$(COMMIT)
-PROGRAMS   := gantry gantryd gantry-shim gantry-oci gantry-init
+PROGRAMS   := gantry gantryd gantry-shim gantry-oci gantry-init gantry-manifest
 TOOLBOX    := internal/image/toolbox/archive/toolbox.tar.gz
 
 export CGO_ENABLED := 0

@@ -46,6 +46,7 @@ func arrows() map[string]string {
 		"daemonconfig": "engine logs errs",
 		"daemon":       "server engine daemonconfig errs",
 		"cli":          "errs",
+		"manifest":     "cli registry errs",
 		"enginetest":   "engine network ocirt shim state",
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,10 @@ func (a *app) run(ctx context.Context, args []string) error {
 		if found, err := a.runPlugin(rest); found {
 			return err
 		}
-		if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		if slices.Contains(commandNames(), rest[0]) {
+			return fmt.Errorf("gantry %[1]s is a program of its own, gantry-%[1]s, and that is neither beside gantry nor among its plugins", rest[0])
+		}
+		if !strings.HasPrefix(rest[0], "-") {
 			return unknownCommand(rest[0])
 		}
 	}
@@ -162,11 +166,12 @@ func orUnknown(s string) string {
 // root builds the command tree that args need.
 func (a *app) root(args []string) *cobra.Command {
 	root := &cobra.Command{
-		Use:              "gantry [OPTIONS] COMMAND",
-		Short:            "A container engine where a container costs what a process costs",
-		SilenceUsage:     true,
-		SilenceErrors:    true,
-		TraverseChildren: true,
+		Use:                   "gantry [OPTIONS] COMMAND",
+		Short:                 "A container engine where a container costs what a process costs",
+		SilenceUsage:          true,
+		SilenceErrors:         true,
+		TraverseChildren:      true,
+		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(args[0])

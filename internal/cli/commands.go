@@ -14,6 +14,7 @@ type entry struct {
 	aliases string // other names at the same place, separated by blanks
 	build   func(*app) *cobra.Command
 	short   string // of a management command
+	program bool   // the command is a plugin that belongs to gantry
 }
 
 // commands is a function because a table in a variable would be filled at every
@@ -102,6 +103,8 @@ func commands() []entry {
 		{path: "image save", build: (*app).saveCommand},
 		{path: "image tag", build: (*app).tagCommand},
 
+		{path: "manifest", short: "Manage image manifests and manifest lists", program: true},
+
 		{path: "network", short: "Manage networks"},
 		{path: "network inspect", build: (*app).networkInspectCommand},
 		{path: "network ls", aliases: "list", build: (*app).networkLsCommand},
@@ -136,7 +139,7 @@ func isBuiltin(word string) bool {
 	case "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 		return true
 	}
-	return slices.ContainsFunc(commands(), func(e entry) bool { return e.at("", word) })
+	return slices.ContainsFunc(commands(), func(e entry) bool { return e.at("", word) && !e.program })
 }
 
 // at says whether the entry is called word below parent ("" is the top).

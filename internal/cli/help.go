@@ -50,7 +50,7 @@ func (a *app) helpRoot(w io.Writer, root *cobra.Command) {
 	for _, c := range root.Commands() {
 		switch {
 		case slices.Contains(common, c) || c.Hidden || c.Name() == "help":
-		case c.HasSubCommands():
+		case c.HasSubCommands() || !isBuiltin(c.Name()):
 			management = append(management, c)
 		default:
 			other = append(other, c)

@@ -101,7 +101,7 @@ func (a *app) runPlugin(args []string) (found bool, err error) {
 }
 
 // isOurProgram names the programs beside gantry that are no plugins.
-func isOurProgram(name string) bool { return name == "shim" || name == "oci" }
+func isOurProgram(name string) bool { return name == "shim" || name == "oci" || name == "init" }
 
 // describePlugins asks every plugin there is what it does. Those that do not
 // answer within a second are left out.
@@ -112,7 +112,7 @@ func (a *app) describePlugins() []plugin {
 			entries, _ := os.ReadDir(dir) // a directory that is absent holds none
 			for _, e := range entries {
 				name, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), exeSuffix()), prefix)
-				if !ok || paths[name] != "" || isOurProgram(name) || isBuiltin(name) {
+				if !ok || paths[name] != "" || isOurProgram(name) || slices.Contains(commandNames(), name) {
 					continue
 				}
 				if p := a.findPlugin(name); p != "" {

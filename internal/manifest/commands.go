@@ -69,6 +69,9 @@ the registry that has the images with push.`,
 	}
 	root.AddCommand(group)
 	group.AddCommand(t.annotateCommand(), t.createCommand(), t.inspectCommand(), t.pushCommand(), t.rmCommand())
+	for _, cmd := range append(group.Commands(), group) {
+		cmd.DisableFlagsInUseLine = true
+	}
 	root.SetArgs(append([]string{"manifest"}, args...))
 	return root.ExecuteContext(ctx)
 }
