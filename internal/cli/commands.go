@@ -114,6 +114,7 @@ func commands() []entry {
 		{path: "registry serve", build: (*app).registryServeCommand},
 
 		{path: "system", short: "Manage the engine"},
+		{path: "system collect", build: (*app).collectCommand},
 		{path: "system df", build: (*app).dfCommand},
 		{path: "system dial-stdio", build: (*app).systemDialCommand},
 		{path: "system events", build: (*app).eventsCommand},
@@ -265,7 +266,7 @@ func topName(parent, name string) string {
 		return "images"
 	case "image rm":
 		return "rmi"
-	case "container inspect", "image inspect", "image diff", "container prune", "image prune", "system df", "system dial-stdio", "system prune":
+	case "container inspect", "image inspect", "image diff", "container prune", "image prune", "system collect", "system df", "system dial-stdio", "system prune":
 		return parent + " " + name
 	}
 	if parent == "volume" || parent == "network" {

@@ -50,7 +50,7 @@ func (a *app) pullCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-	fs.StringVar(&platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
+	fs.StringVar(&platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), `Set platform if server is multi-platform capable; "all" keeps the image whole`)
 	fs.Bool("disable-content-trust", true, "Accepted for Docker's sake: there is no content trust")
 	fs.Lookup("disable-content-trust").Hidden = true
 	return cmd
