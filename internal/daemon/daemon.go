@@ -30,6 +30,7 @@ type Daemon struct {
 	engine    *engine.Engine
 	server    *server.Server
 	listeners []net.Listener
+	images    []net.Listener // where neighbours get images
 }
 
 // Start builds the engine and opens the listeners. When it returns, a
@@ -72,6 +73,9 @@ func (d *Daemon) start(ctx context.Context) error {
 		}
 		d.listeners = append(d.listeners, listeners...)
 	}
+	if err := d.listenImages(ctx); err != nil {
+		return err
+	}
 	var err error
 	d.engine, err = engine.New(ctx, c.Config)
 	if err != nil {
@@ -89,6 +93,8 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	defer signal.Stop(reload)
 	go d.reloads(ctx, reload)
 	d.log.Info("the API is served", "addresses", d.config.Hosts, "version", engine.Version)
+	neighbours := d.serveImages()
+	defer neighbours.Close()
 	d.notify("READY=1")
 	err := d.server.Serve(ctx, d.config.ShutdownTimeout, d.listeners...)
 	d.notify("STOPPING=1")
@@ -137,7 +143,7 @@ func (d *Daemon) reload() error {
 }
 
 func (d *Daemon) close() {
-	for _, l := range d.listeners {
+	for _, l := range append(d.listeners, d.images...) {
 		l.Close()
 	}
 	if d.config.Pidfile != "" {

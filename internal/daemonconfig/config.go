@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,7 @@ type Config struct {
 	Hosts       []string // addresses to listen on: unix://, tcp://, fd://
 	SocketGroup string   // group of unix sockets; one that is missing is an error only when it was asked for
 	TLS         TLS
+	ServeImages []string // addresses, as host:port, where neighbours get our images
 
 	Pidfile         string
 	LogLevel        slog.Level
@@ -198,6 +200,8 @@ func checkRoots(c *Config) error {
 
 func checkValues(c *Config) error {
 	switch {
+	case slices.ContainsFunc(c.ServeImages, isNoHostPort):
+		return fmt.Errorf("serve-images needs addresses such as 192.0.2.1:2380: %s", strings.Join(c.ServeImages, " "))
 	case c.MTU < 0:
 		return fmt.Errorf("invalid default MTU: %d", c.MTU)
 	case c.MaxConcurrentDownloads < 0:
@@ -227,6 +231,11 @@ func checkValues(c *Config) error {
 		return err
 	}
 	return checkLabels(c.Labels)
+}
+
+func isNoHostPort(address string) bool {
+	_, _, err := net.SplitHostPort(address)
+	return err != nil
 }
 
 func checkLabels(labels []string) error {

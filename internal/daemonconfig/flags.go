@@ -62,6 +62,7 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.StringArrayVar(&c.InsecureRegistries, "insecure-registry", nil, "Do without trusted TLS for this `registry` or network")
 	f.StringArrayVar(&c.RegistryMirrors, "registry-mirror", nil, "Ask this `URL` before Docker Hub")
 	f.StringArrayVar(&c.Neighbours, "neighbour", nil, "Ask this engine at `HOST:PORT`, which serves its images, before any registry")
+	f.StringArrayVar(&c.ServeImages, "serve-images", nil, "Let neighbours pull every image here from `HOST:PORT`; without --tlsverify whoever reaches it can read them (default: nobody)")
 	f.StringVar(&c.RegistryHostsDir, "registry-hosts-dir", "", "Search this `directory` for hosts.toml and certificates of registries, before those of Docker and containerd")
 }
 

@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
+	"github.com/gantry-containers/gantry/internal/registry/depot/directory"
+	"github.com/gantry-containers/gantry/internal/registry/serve"
+)
+
+// What a person would lose: the start of a machine while the registry is down,
+// although the machine beside it has the image. One engine serves its images
+// and the other, which is told of it, pulls from it.
+func TestNeighboursPullFromOneAnother(t *testing.T) {
+	ctx := context.Background()
+	depot, err := directory.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer depot.Close()
+	registry := httptest.NewServer(serve.New(serve.Options{Depot: depot}))
+	defer registry.Close()
+	name := strings.TrimPrefix(registry.URL, "http://") + "/team/app:v1"
+	address := freeAddress(t)
+
+	giver := startEngine(t, ctx, "--serve-images", address)
+	taker := startEngine(t, ctx, "--neighbour", address)
+	if err := giver.ImportBusybox(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, giver, "tag", "busybox", name)
+	must(t, giver, "push", name)
+	must(t, giver, "rmi", name)
+	must(t, giver, "pull", name)
+	want := must(t, giver, "image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", name)
+
+	registry.Close() // nobody but the neighbour has it now
+	must(t, taker, "pull", name)
+	if got := must(t, taker, "image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", name); got != want {
+		t.Errorf("the neighbour's image is %s, want %s", got, want)
+	}
+	if out := must(t, taker, "run", "--rm", "--network", "none", name, "echo", "ran"); out != "ran" {
+		t.Errorf("it says %q", out)
+	}
+	readOnly(t, address, name)
+}
+
+// readOnly checks what a neighbour's door lets do.
+func readOnly(t *testing.T, address, name string) {
+	t.Helper()
+	host, rest, _ := strings.Cut(name, "/")
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/v2/", 200}, {"GET", "/v2/team/app/manifests/v1?ns=" + url.QueryEscape(host), 200},
+		{"GET", "/v2/team/app/tags/list?ns=" + url.QueryEscape(host), 200},
+		{"GET", "/v2/team/app/manifests/v1", 404}, {"GET", "/v2/team/app/manifests/v1?ns=..%2F..", 404},
+		{"GET", "/v2/team/app/blobs/sha256:" + strings.Repeat("0", 64), 404},
+		{"POST", "/v2/team/app/blobs/uploads/", 405}, {"DELETE", "/v2/team/app/manifests/v1", 405}, {"PUT", "/v2/team/app/manifests/v1", 405},
+		{"GET", "/containers/json", 404},
+	} {
+		req, err := http.NewRequest(c.method, fmt.Sprintf("http://%s%s", address, c.path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != c.status {
+			t.Errorf("%s %s of %s: %d %s, want %d", c.method, c.path, rest, resp.StatusCode, body, c.status)
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func startEngine(t *testing.T, ctx context.Context, args ...string) *enginetest.Engine {
+	t.Helper()
+	e, err := enginetest.New(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := e.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func must(t *testing.T, e *enginetest.Engine, args ...string) string {
+	t.Helper()
+	out, err := e.Run(args...)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, e.Log())
+	}
+	return out
+}
