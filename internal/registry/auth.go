@@ -94,10 +94,13 @@ func (a *authorizer) challenged(ctx context.Context, resp *http.Response, scopes
 			if stale != "" && c.params["error"] == "insufficient_scope" {
 				return "", nil
 			}
-			a.mu.Lock()
-			a.basic, a.bearer = false, c
-			a.mu.Unlock()
-			return a.fetch(ctx, c, scopes, stale)
+			fresh, err := a.fetch(ctx, c, scopes, stale)
+			if err == nil {
+				a.mu.Lock()
+				a.basic, a.bearer = false, c
+				a.mu.Unlock()
+			}
+			return fresh, err
 		}
 	}
 	return "", nil
