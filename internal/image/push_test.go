@@ -320,3 +320,48 @@ func TestPushErrors(t *testing.T) {
 		t.Errorf("%d things stay pinned", pins)
 	}
 }
+
+// A push gives an image that was made here another manifest, of compressed
+// layers. When the engine ends between the records of that, the tag stands for
+// the image as it is now.
+func TestKilledBetweenManifests(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	id, err := r.Import(ctx, bytes.NewReader(tarball(t, map[string]string{"file": "text"})), ImportOptions{Repo: "made", Tag: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "docker.io/library/made:1"
+	before, ok := r.byRef[key]
+	if !ok {
+		t.Fatalf("there is no %s in %v", key, r.byRef)
+	}
+	old, err := r.opts.Content.ReadAll(before.Target.Digest, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pusher{m: r.Manager, in: r.begin(), out: newPrinter(nil)}
+	did, err := p.compress(ctx, id)
+	p.in.end()
+	if err != nil || !did {
+		t.Fatal(did, err)
+	}
+	blobs, _, _ := r.left()
+	// The last write had not come.
+	if _, _, err := r.opts.Content.Put(ctx, bytes.NewReader(old), before.Target.Digest, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.refs.Put(key, &before); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what was found at the first start is not lost at the second
+		r.restart()
+		e, target, err := r.findTarget("made:1")
+		if err != nil || e.id != id || target.Digest != e.Manifest.Digest || target.Digest == before.Target.Digest {
+			t.Fatalf("the tag stands for %v of %v, %v", target.Digest, e, err)
+		}
+		if now, _, _ := r.left(); now != blobs {
+			t.Errorf("there are %d blobs, want %d", now, blobs)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // restore reads the records.
@@ -99,5 +100,27 @@ func (m *Manager) restoreRef(key string, ref refRecord) {
 	if ref.Target.Digest == "" || isIndex(ref.Target.MediaType) && m.byIndex[ref.Target.Digest] == nil {
 		ref.Target = e.Manifest
 	}
+	if !isDigestKey(key) && m.replaced(ref.Target, e) {
+		ref.Target = e.Manifest
+	}
 	m.byRef[key] = ref
+}
+
+// replaced tells whether a tag still stands for the manifest that the image had
+// before a push compressed its layers: the process ended between the record of
+// the image and that of the tag.
+func (m *Manager) replaced(target ocispec.Descriptor, e *entry) bool {
+	if !e.Made || isIndex(target.MediaType) || target.Digest == e.Manifest.Digest {
+		return false
+	}
+	manifest, _, err := m.manifest(target.Digest)
+	if err != nil {
+		return true
+	}
+	for i, l := range manifest.Layers {
+		if i < len(e.Layers) && l.Digest == e.Layers[i].DiffID && !m.stored(l.Digest) {
+			return true
+		}
+	}
+	return false
 }

@@ -219,6 +219,12 @@ func TestDaemonKilled(t *testing.T) {
 	f := newFixture(t)
 	l := f.startLoad()
 	deeds := f.deeds()
+	f.ok("run", "-d", "--name", "pausee", "busybox", "sleep", "100000")
+	deeds["pause, unpause"] = func(int) error {
+		_, err := f.try("pause", "pausee")
+		_, err2 := f.try("unpause", "pausee")
+		return errors.Join(err, err2)
+	}
 	for round := range rounds() {
 		leavers := f.startLeavers()
 		c := f.startChaos(deeds)
@@ -235,6 +241,11 @@ func TestDaemonKilled(t *testing.T) {
 		time.Sleep(moment(100 * time.Millisecond))
 		l.known()
 		c.end()
+		// What is said to be paused is, and what is not is not.
+		if s := f.mustInspect("pausee"); s.State.Status == "paused" {
+			f.ok("unpause", "pausee")
+		}
+		f.ok("exec", "pausee", "true")
 		f.consistent()
 		l.check(round)
 		f.try("rm", "-f", "-v", "named")

@@ -367,7 +367,7 @@ func (f *fixture) agree(when string) {
 			}
 		}
 		if wrong := differ(blobs, f.below("blobs/sha256")); wrong != "" {
-			return fmt.Sprintf("%s: blobs: %s", when, wrong)
+			return fmt.Sprintf("%s: blobs: %s", when, wrong) + f.text(blobs)
 		}
 		if wrong := differ(layers, f.below("overlayfs/layers")); wrong != "" {
 			return fmt.Sprintf("%s: layers: %s", when, wrong)
@@ -377,6 +377,17 @@ func (f *fixture) agree(when string) {
 		}
 		return f.counted(when)
 	})
+}
+
+// text shows what the blobs say that nobody names, if that is text.
+func (f *fixture) text(named stored) (s string) {
+	for name := range f.below("blobs/sha256") {
+		b, err := os.ReadFile(filepath.Join(f.DataRoot(), "blobs/sha256", name))
+		if err == nil && !named[name] && json.Valid(b) {
+			s += fmt.Sprintf("\n%s: %s", name, b)
+		}
+	}
+	return s
 }
 
 // below lists a directory of the data root.
