@@ -38,6 +38,7 @@ test:
 ## bench: measure against the engines and runtimes that are installed
 bench:
 	@script/bench
+	@script/bench-images
 
 ## soak: the fault tests for longer than CI has time
 soak:
