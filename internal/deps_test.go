@@ -28,7 +28,7 @@ func arrows() map[string]string {
 		"portproxy":    "errs",
 		"shim":         "ocirt spawn logs portproxy " + leaves,
 		"content":      "du errs",
-		"layer":        "errs mount layer/inflate",
+		"layer":        "errs mount",
 		"snapshot":     "du layer content topdir trash " + leaves,
 		"registry":     "errs content filter",
 		"state":        "errs filter",
