@@ -43,16 +43,20 @@ func TestCollection(t *testing.T) {
 	f.ok("run", "--name", "keeps", "second", "true")
 	f.ok("run", "--rm", "first", "true")
 	full := f.agree("with three images").LayersSize
-	dry := f.collect(fmt.Sprintf("dry-run=1&high=%d&low=%d", full-1, full-1))
-	if !dry.DryRun || len(dry.Images) != 1 || strings.Join(dry.Images[0].Names, "") != "third:latest" || dry.Used != full || dry.Of != "images" {
+	mark := full - 200<<10 // what else comes and goes is less than that
+	dry := f.collect(fmt.Sprintf("dry-run=1&high=%d&low=%d", mark, mark))
+	if !dry.DryRun || len(dry.Images) != 1 || strings.Join(dry.Images[0].Names, "") != "third:latest" || dry.Used > full || dry.Of != "images" {
 		t.Errorf("a dry run tells %+v", dry)
 	}
 	f.agree("after a dry run")
 	f.Kill(15)
-	f.Args = append(f.Args, "--image-gc-high", fmt.Sprint(full-1), "--image-gc-low", fmt.Sprint(full-1))
+	f.Args = append(f.Args, "--image-gc-high", fmt.Sprint(mark), "--image-gc-low", fmt.Sprint(mark))
 	f.start()
 	f.gone("third")
 	now := f.agree("after the collection").LayersSize
+	for deadline := time.Now().Add(20 * time.Second); full-now < dry.Reclaimed && time.Now().Before(deadline); { // its files go last
+		now = f.agree("after the collection").LayersSize
+	}
 	// The container that was removed before leaves a directory or two.
 	if freed := full - now; freed < dry.Reclaimed || freed > dry.Reclaimed+64<<10 {
 		t.Errorf("%d bytes were freed where %d had been told", freed, dry.Reclaimed)
