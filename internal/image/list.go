@@ -20,6 +20,7 @@ type ListOptions struct {
 	All        bool // also images that are only parents of others
 	Filters    filter.Args
 	SharedSize bool // work out what is shared; -1 otherwise
+	Containers bool // count those made from each; -1 otherwise
 	Manifests  bool // describe the manifest of each
 }
 
@@ -71,6 +72,11 @@ func (m *Manager) List(ctx context.Context, opts ListOptions) ([]image.Summary, 
 	}
 	if opts.SharedSize {
 		shareSizes(list, entries)
+	}
+	for i := range list {
+		if opts.Containers {
+			list[i].Containers = int64(len(m.opts.InUse(digest.Digest(list[i].ID))))
+		}
 	}
 	slices.SortStableFunc(list, func(a, b image.Summary) int {
 		if a.Created != b.Created {

@@ -23,6 +23,7 @@ func (s *Server) listImages(w *response, r *request) error {
 		All:        r.flag("all"),
 		Filters:    filters,
 		SharedSize: r.flag("shared-size") && !r.before(1_42),
+		Containers: !r.before(1_51),
 		Manifests:  r.flag("manifests") && !r.before(1_47),
 	})
 	if err != nil {

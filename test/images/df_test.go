@@ -98,6 +98,10 @@ func TestDiskUsageIsWhatDuFinds(t *testing.T) {
 			if u.Images[0].Containers != 1 || u.Images[0].SharedSize != 0 {
 				t.Errorf("the image: %+v", u.Images[0])
 			}
+			var list []image.Summary
+			if f.get("/v1.51/images/json", &list); len(list) != 1 || list[0].Containers != 1 {
+				t.Errorf("images: %+v", list)
+			}
 			f.ok("commit", "one", "made")
 			u = f.agree("after a commit")
 			for _, i := range u.Images {
