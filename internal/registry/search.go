@@ -71,9 +71,19 @@ func (c *Client) search(ctx context.Context, host, query string, limit int, cred
 		return nil, err
 	}
 	e.auth.volunteer()
+	scopes := []string{"registry:catalog:search"}
+	if e.auth.identity() != "" {
+		// A search answers strangers too, with less: where the token server
+		// is, only the base of the protocol tells.
+		resp, err := e.do(ctx, "", call{method: http.MethodGet, absolute: "/v2/", scopes: scopes})
+		if err != nil {
+			return nil, err
+		}
+		drain(resp)
+	}
 	resp, err := e.do(ctx, "", call{
 		method: http.MethodGet, absolute: searchPath + "?" + url.Values{"q": {query}, "n": {strconv.Itoa(limit)}}.Encode(),
-		header: http.Header{"X-Docker-Token": {"true"}}, scopes: []string{"registry:catalog:search"},
+		header: http.Header{"X-Docker-Token": {"true"}}, scopes: scopes,
 	})
 	if err != nil {
 		return nil, err
