@@ -17,7 +17,11 @@ import (
 // openDepot opens the storage: below the root, or a bucket. It fails with
 // errdefs.ErrConflict when another process has it.
 func openDepot(ctx context.Context, c *Config) (depot.Depot, error) {
-	return directory.Open(filepath.Join(c.Root, "depot"))
+	d, err := directory.Open(filepath.Join(c.Root, "depot"))
+	if err != nil {
+		return nil, err // not d, which would be a depot that is nil
+	}
+	return d, nil
 }
 
 // mirrors makes the upstream of a configuration.
