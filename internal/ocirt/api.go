@@ -24,7 +24,9 @@
 //     namespace, so its file cannot be opened to be written through any of its
 //     processes. Until its execve the child is non-dumpable besides.
 //   - CVE-2016-9962 (a process on its way into a container, traced by those in
-//     it): an exec enters the pid namespace when it has given up its privileges.
+//     it): an exec, and a container that shares the pid namespace of another one,
+//     enters that when it has given up its privileges and all memory of the
+//     program it was (spawn's Forget).
 //   - CVE-2016-9962, CVE-2024-21626 (leaked descriptors): the child closes every
 //     descriptor but the listed ones before anything else, all descriptors made
 //     later are close-on-exec, and what is left is swept before execve. The

@@ -50,7 +50,8 @@ type builder struct {
 	filter   *seccomp.Program // in place of the specification's profile
 	listener *seccomp.Program // when the filter has one
 
-	appears bool // has still to enter the pid namespace it joined
+	appears bool       // has still to enter the pid namespace it joined
+	procs   []*os.File // of that namespace, one for each mount
 
 	execPath         string // instead of Process.Args[0]
 	execFrom, execTo int    // the steps that look for the program and execute it
@@ -83,6 +84,7 @@ func (b *builder) close() {
 		f.Close()
 	}
 	b.files = nil
+	b.closeProcs()
 }
 
 // pass gives the child a descriptor of the caller. Its number in the child is

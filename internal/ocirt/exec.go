@@ -175,7 +175,8 @@ func (b *builder) joinContainer(e *Exec, target, root *os.File, joined uint64) e
 // appear is the moment the process becomes visible to those in the container's
 // pid namespace. It comes when the process has only the privileges it will keep:
 // until then a process of the container that may trace others (CAP_SYS_PTRACE)
-// could have taken over the host's privileges with it.
+// could have taken over the host's privileges with it. Nor does it have anything
+// left to read of what this program knows of other containers.
 func (b *builder) appear() {
 	if !b.appears {
 		return
@@ -183,6 +184,7 @@ func (b *builder) appear() {
 	b.appears = false
 	if b.ns.joined&unix.CLONE_NEWPID != 0 {
 		b.Doing("enter", "the container's pid namespace")
+		b.Forget()
 		b.Fork()
 	}
 	b.Doing("create", "a session")

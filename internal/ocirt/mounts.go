@@ -152,6 +152,11 @@ func (b *builder) openSources() error {
 				return err
 			}
 			continue
+		case p.Type == "proc" && len(b.procs) > 0:
+			if err := b.fixSource(p, b.takeProc()); err != nil {
+				return err
+			}
+			continue
 		case b.ownType(p.Type) && !hasPrefix(p.data, mount.Subdir):
 			continue
 		default:

@@ -19,6 +19,7 @@ type namespaces struct {
 	paths  map[uint64]string // of joined ones
 	net    *os.File          // instead of a path
 	user   *os.File          // the joined user namespace, opened
+	pid    *os.File          // the joined pid namespace, opened
 }
 
 func (n *namespaces) has(flag uint64) bool { return (n.fresh|n.joined)&flag != 0 }
@@ -123,7 +124,8 @@ func (b *builder) enterNamespaces() error {
 		b.Doing("create", "namespaces")
 		b.Sys(unix.SYS_UNSHARE, spawn.Uint(late))
 	}
-	if late&unix.CLONE_NEWPID != 0 || b.ns.joined&unix.CLONE_NEWPID != 0 {
+	b.appears = b.entersLate()
+	if late&unix.CLONE_NEWPID != 0 || b.ns.joined&unix.CLONE_NEWPID != 0 && !b.appears {
 		b.Doing("enter", "the pid namespace")
 		b.Fork()
 	}
@@ -168,8 +170,11 @@ func (b *builder) openNamespace(t specs.LinuxNamespaceType, flag uint64) (spawn.
 	if err != nil {
 		return spawn.Arg{}, err
 	}
-	if flag == unix.CLONE_NEWUSER {
+	switch flag {
+	case unix.CLONE_NEWUSER:
 		b.ns.user = f
+	case unix.CLONE_NEWPID:
+		b.ns.pid = f
 	}
 	return b.own(f)
 }

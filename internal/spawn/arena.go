@@ -53,6 +53,8 @@ func (b block) release() {
 	blocks.Lock()
 	defer blocks.Unlock()
 	if b.size == blockSize && len(blocks.idle) < maxIdle {
+		// What one program was told is not for the child of the next.
+		clear(unsafe.Slice((*byte)(pointer(b.addr)), b.size))
 		blocks.idle = append(blocks.idle, b)
 		return
 	}

@@ -72,7 +72,8 @@ func (b block) advise(advice int) {
 }
 
 // runtimeMemory finds the mappings in /proc/PID/maps that are the runtime's:
-// private, anonymous and without a name. The one that goes on where the binary
+// private, anonymous and without a name but one of the runtime's own
+// ("[anon: Go: heap]", where the kernel keeps such names). The one that goes on where the binary
 // ends is its data segment, and not among them.
 func runtimeMemory(maps []byte) (found []block) {
 	var end uint64 // of a mapping that belongs to a file, or goes on after one
@@ -90,7 +91,7 @@ func runtimeMemory(maps []byte) (found []block) {
 		switch {
 		case len(f) > 5 && f[5][0] == '/', from == end:
 			end = to
-		case len(f) == 5 && len(f[1]) == 4 && f[1][3] == 'p':
+		case (len(f) == 5 || string(f[5]) == "[anon:") && len(f[1]) == 4 && f[1][3] == 'p':
 			found = append(found, block{uintptr(from), uintptr(to - from)})
 		}
 	}

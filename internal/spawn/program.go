@@ -46,6 +46,7 @@ const (
 	opDetach                  // tell the parent not to wait for anything more
 	opFork                    // clone with CLONE_PARENT; the old process ends
 	opRescue                  // what fails from here on goes on at onErr, once
+	opForget                  // give up the memory described at a0
 	opMkpath                  // make the path described at a0 exist
 )
 
@@ -103,6 +104,7 @@ type Program struct {
 	walk   mkpathArgs // what all calls of Mkpath share
 	// offered is the event of the descriptor that is offered.
 	offered int
+	forget  uintptr // the arguments of opForget; 0 without one
 }
 
 // sentence says what steps are for: "cannot VERB A PREP B: errno".

@@ -42,6 +42,8 @@ func run(c *code) {
 		var e syscall.Errno
 		if st.nr == opMkpath { // not in call: the stack of all this is limited
 			e = mkpath((*mkpathArgs)(pointer(st.args[0])), uintptr(c.page.regs[st.args[1]]))
+		} else if st.nr == opForget {
+			e = forget((*forgetArgs)(pointer(st.args[0])))
 		} else {
 			r, e = call(c, st)
 		}

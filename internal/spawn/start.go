@@ -176,7 +176,10 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 		pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 		stack:      uint64(p.mem.alloc(stackSize)),
-		stackSize:  stackSize,
+		stackSize:  stackSize - spillSize,
+	}
+	if err := p.planForget(); err != nil {
+		return nil, fmt.Errorf("cannot plan what a new process forgets: %w", err)
 	}
 	if a.Cgroup != nil {
 		args.flags |= unix.CLONE_INTO_CGROUP
@@ -198,6 +201,10 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 // stackSize is what the child has for the interpreter, which is nosplit all the
 // way: the linker bounds it to a few hundred bytes.
 const stackSize = 8 << 10
+
+// spillSize stays free above the stack: a Go function may store the arguments it
+// was given in registers in the frame of its caller, and the child's has none.
+const spillSize = 128
 
 func cloneError(errno syscall.Errno, a *Attr) error {
 	doing := "make a process"

@@ -1,6 +1,7 @@
 package security
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,4 +42,39 @@ func TestExecWithADeviceForPasswd(t *testing.T) {
 	if _, err := engine.Run("exec", "-u", "web", id, "id"); err == nil || !strings.Contains(err.Error(), "web") {
 		t.Error(err)
 	}
+}
+
+// A container that shares the pid namespace of one that may trace processes is
+// not met there with more privileges than it has.
+func TestSharerOfPidsIsNeverMorePrivileged(t *testing.T) {
+	id := attacker(t, "watch", "--cap-add", "SYS_PTRACE")
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		if out := gantry(t, "run", "--rm", "--pid", "container:"+id, "--network", "none", "busybox",
+			"sh", "-c", "cat /proc/1/comm; grep -c ' /proc proc rw,nosuid,nodev,noexec' /proc/mounts; grep -c ' /proc/sys proc ro' /proc/mounts"); out != "attack\n1\n1" {
+			t.Fatalf("the other container's processes, its own procfs and its masks: %s", out)
+		}
+	}
+	if out := gantry(t, "logs", id); strings.Contains(out, "got:") {
+		t.Error(out)
+	}
+}
+
+// What one container was given is not in reach of another one that may trace
+// processes, by way of those that are about to join it.
+func TestMemoryOfTheJoining(t *testing.T) {
+	const backwards = "3r0fth61e-s3man-4-ton-terces"
+	secret := []byte(backwards)
+	slices.Reverse(secret)
+	container(t, "-e", "TOKEN="+string(secret))
+	id := attacker(t, "read", "--cap-add", "SYS_PTRACE", "-e", "SECRET="+backwards)
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+		gantry(t, "run", "--rm", "-e", "TOKEN="+string(secret), "--network", "none", "busybox", "true")
+		gantry(t, "exec", id, "true")
+		gantry(t, "run", "--rm", "--pid", "container:"+id, "--network", "none", "busybox", "true")
+	}
+	out := gantry(t, "logs", id)
+	if strings.Contains(out, "got:") {
+		t.Error(out)
+	}
+	t.Logf("the attacker got to read: %t", strings.Contains(out, "read "))
 }
