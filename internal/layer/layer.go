@@ -60,6 +60,10 @@ type UnpackOptions struct {
 	// KeepRoot leaves the attributes of the root directory as they are even
 	// when the archive has an entry for it.
 	KeepRoot bool
+	// Verified tells that the caller holds all that is read against a digest.
+	// The archive may end right behind the content of a file then, as those
+	// of umoci do, for nothing can have been cut off.
+	Verified bool
 }
 
 // Result says what Unpack found.

@@ -41,7 +41,7 @@ func (u *unpacker) unpack(r io.Reader) (Result, error) {
 	}
 	// The tar reader takes an archive cut off in the padding between entries for
 	// a whole one that lacks the end marker, which some tools do not write.
-	if ahead.ended && ahead.total%tarBlock != 0 {
+	if ahead.ended && ahead.total%tarBlock != 0 && !u.opts.Verified {
 		return u.result, archiveError(io.ErrUnexpectedEOF)
 	}
 	if err := ahead.drain(u.ctx); err != nil && u.ctx.Err() == nil {

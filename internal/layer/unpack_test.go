@@ -173,6 +173,15 @@ func TestUnpackDamaged(t *testing.T) {
 			t.Errorf("cut at %d left %.20s", cut, got)
 		}
 	}
+	// As umoci writes it, and only who knows its digest can know that it is whole.
+	short := archive(t, e{name: "a", content: strings.Repeat("x", 5000)})
+	short = short[:bytes.LastIndexByte(short, 'x')+1]
+	if _, err := unpackTo(t, short, UnpackOptions{}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("without the padding: %v", err)
+	}
+	if _, err := unpackTo(t, short, UnpackOptions{Verified: true}); err != nil {
+		t.Errorf("without the padding, verified: %v", err)
+	}
 	flipped := bytes.Clone(whole)
 	flipped[100] ^= 0xff
 	if _, err := unpackTo(t, flipped, UnpackOptions{}); err == nil {

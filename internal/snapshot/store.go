@@ -230,7 +230,7 @@ func (s *store) fill(ctx context.Context, tmp string, diffID digest.Digest, tar 
 	}
 	defer root.Close()
 	digester := diffID.Algorithm().Digester()
-	result, err := layer.Unpack(ctx, root, io.TeeReader(tar, digester.Hash()), layer.UnpackOptions{Whiteouts: s.whiteouts})
+	result, err := layer.Unpack(ctx, root, io.TeeReader(tar, digester.Hash()), layer.UnpackOptions{Whiteouts: s.whiteouts, Verified: true})
 	if err != nil {
 		return layerMeta{}, err
 	}
