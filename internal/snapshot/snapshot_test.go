@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -83,5 +84,46 @@ func BenchmarkPrepare(b *testing.B) {
 		if err := s.Remove(ctx, "c"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A layer that cannot get its short name, as on a disk without another inode, is
+// not there afterwards, and can be unpacked when there is room. One that was half
+// removed by a process that died is gone for the next.
+func TestLayerThatIsNotPublished(t *testing.T) {
+	dir := t.TempDir()
+	s, err := snapshot.New(snapshot.OverlayFS, dir)
+	if err != nil {
+		t.Skip(err)
+	}
+	short, layers := filepath.Join(dir, "overlayfs", "l"), filepath.Join(dir, "overlayfs", "layers")
+	if _, err := os.Stat(short); err != nil {
+		t.Fatal(err)
+	}
+	there := func() int {
+		list, err := os.ReadDir(layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if err := os.Rename(short, short+".away"); err != nil {
+		t.Fatal(err)
+	}
+	diffID, data := snapshottest.Layer(t, snapshottest.File{Name: "file", Content: "text"})
+	if _, err := s.Unpack(t.Context(), diffID, bytes.NewReader(data)); err == nil || s.HasLayer(diffID) || there() != 0 {
+		t.Errorf("%v, and %d layers are there", err, there())
+	}
+	if err := os.Rename(short+".away", short); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Unpack(t.Context(), diffID, bytes.NewReader(data)); err != nil || !s.HasLayer(diffID) || there() != 1 {
+		t.Errorf("%v, and %d layers are there", err, there())
+	}
+	if err := os.Remove(filepath.Join(layers, diffID.Encoded(), "meta")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = snapshot.New(snapshot.OverlayFS, dir); err != nil || s.HasLayer(diffID) || there() != 0 {
+		t.Errorf("%v, and %d layers are there", err, there())
 	}
 }

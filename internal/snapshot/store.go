@@ -86,8 +86,8 @@ func (s *store) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }
 
-// load learns of the layer in layers/<hex>. A directory that cannot be one is
-// left alone and not known.
+// load learns of the layer in layers/<hex>. One without a description is half
+// removed, and goes; what cannot be a layer is left alone and not known.
 func (s *store) load(hex string) error {
 	dgst, ok := fromHex(hex)
 	if !ok {
@@ -95,7 +95,7 @@ func (s *store) load(hex string) error {
 	}
 	data, err := os.ReadFile(s.path("layers", hex, "meta"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return os.RemoveAll(s.path("layers", hex))
 	}
 	if err != nil {
 		return err
@@ -251,8 +251,12 @@ func (s *store) fill(ctx context.Context, tmp string, diffID digest.Digest, tar 
 // commit makes the layer in tmp durable and known.
 func (s *store) commit(tmp string, diffID digest.Digest, meta *layerMeta, publish func(layerMeta) error) (err error) {
 	meta.Link = s.reserveLink(diffID)
+	there := "" // where it is by its name already
 	defer func() {
 		if err != nil {
+			if there != "" {
+				err = errors.Join(err, s.discard(there))
+			}
 			s.mu.Lock()
 			delete(s.links, meta.Link)
 			s.mu.Unlock()
@@ -269,13 +273,14 @@ func (s *store) commit(tmp string, diffID digest.Digest, meta *layerMeta, publis
 		return err
 	}
 	final := s.path("layers", diffID.Encoded())
-	// A directory without a description, which load did not take for a layer.
+	// What could not be removed whole.
 	if err := os.RemoveAll(final); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, final); err != nil {
 		return err
 	}
+	there = final
 	if err := s.sync.syncDir(); err != nil {
 		return err
 	}
@@ -334,17 +339,30 @@ func (s *store) removeLayer(ctx context.Context, diffID digest.Digest, unpublish
 // discard removes a directory such that it is gone under its name at once, and
 // in whole even if this process dies.
 func (s *store) discard(path string) error {
-	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
-	if err := os.Rename(path, tmp); err != nil {
+	tmp, err := s.aside(path)
+	if err != nil {
 		return err
 	}
 	return os.RemoveAll(tmp)
 }
 
+// aside gives a directory another name, under which it is rubbish. A disk may be
+// too full even for that; then the directory loses what says that it is whole.
+func (s *store) aside(path string) (string, error) {
+	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
+	err := os.Rename(path, tmp)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if merr := os.Remove(filepath.Join(path, "meta")); merr == nil || errors.Is(merr, fs.ErrNotExist) {
+			return path, nil
+		}
+	}
+	return tmp, err
+}
+
 // discardAside is discard for what nobody waits for to be gone from the disk.
 func (s *store) discardAside(path string) error {
-	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
-	if err := os.Rename(path, tmp); err != nil {
+	tmp, err := s.aside(path)
+	if err != nil {
 		return err
 	}
 	s.bin.Throw(tmp)
