@@ -8,13 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
 // DockerRegistry runs Debian's docker-registry on a free port of the loopback,
-// with its files below dir. The error wraps exec.ErrNotFound where it is not
-// installed.
-func DockerRegistry(dir string) (addr string, stop func(), err error) {
+// with its files below dir and what else is configured, in YAML. The error wraps
+// exec.ErrNotFound where it is not installed.
+func DockerRegistry(dir string, extra ...string) (addr string, stop func(), err error) {
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
 		return "", nil, fmt.Errorf("docker-registry is not installed: %w", err)
@@ -26,7 +27,7 @@ func DockerRegistry(dir string) (addr string, stop func(), err error) {
 	addr = l.Addr().String()
 	l.Close()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, addr)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, addr) + strings.Join(extra, "\n")
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return "", nil, err
 	}

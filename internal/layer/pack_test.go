@@ -325,7 +325,7 @@ func TestPackPath(t *testing.T) {
 }
 
 func TestUnpackPath(t *testing.T) {
-	data := archive(t, e{name: "./", mode: 0o700}, e{name: "new", content: "2"}, e{name: "sub/y", content: "3"})
+	data := archive(t, e{name: "./", mode: 0o700}, e{name: "new", content: "2"}, e{name: "/sub/y", content: "3"}) // absolute: below where it unpacks
 	for dir, where := range map[string]string{"/etc": "etc", "/abs": "etc", "/out/": "etc", "/abs/sub/..": "etc", "/": ".", "/etc/sub/.": "etc/sub"} {
 		root := container(t)
 		if err := UnpackPath(context.Background(), root, dir, bytes.NewReader(data), PathOptions{}); err != nil {

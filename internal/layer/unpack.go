@@ -142,7 +142,13 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	name, err := cleanName(hdr.Name)
+	name := hdr.Name
+	if u.opts.Whiteouts == Literal {
+		// A person's archive, as Docker's client sends one with --use-api-socket:
+		// for tar(1) too an absolute path is one below where it unpacks.
+		name = strings.TrimLeft(name, "/")
+	}
+	name, err := cleanName(name)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,11 +13,17 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
-var shared *enginetest.Engine
+var (
+	shared *enginetest.Engine
+	// Debian's docker-registry, for everybody and for "me" with the password
+	// "secret"; empty where that is not installed.
+	openRegistry, closedRegistry string
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -45,7 +52,14 @@ func run(m *testing.M) int {
 		fmt.Println("cannot start an engine:", err)
 		return 1
 	}
+	stop, err := registries(dir)
+	if err != nil {
+		fmt.Println("cannot start registries:", err)
+		shared.Close(ctx)
+		return 1
+	}
 	code := m.Run()
+	stop()
 	if code != 0 {
 		fmt.Println("gantryd logged:\n" + shared.Log())
 	}
@@ -54,6 +68,31 @@ func run(m *testing.M) int {
 		code = 1
 	}
 	return code
+}
+
+func registries(dir string) (stop func(), err error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		return nil, err
+	}
+	accounts := filepath.Join(dir, "htpasswd")
+	if err := os.WriteFile(accounts, []byte("me:"+string(hash)+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	opened, stopOpen, err := enginetest.DockerRegistry(filepath.Join(dir, "registry"))
+	if errors.Is(err, exec.ErrNotFound) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	guarded, stopClosed, err := enginetest.DockerRegistry(filepath.Join(dir, "registry-me"), fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", accounts))
+	if err != nil {
+		stopOpen()
+		return nil, err
+	}
+	openRegistry, closedRegistry = opened, guarded
+	return func() { stopOpen(); stopClosed() }, nil
 }
 
 // fakeGPU describes a GPU as NVIDIA's toolkit does, with a device every machine
@@ -95,10 +134,18 @@ func scripts(t *testing.T, client, path, dir string) {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("DOCKER_HOST", shared.Host())
 			env.Setenv("CLIENT", client)
+			env.Setenv("BIN", shared.Bin)
+			env.Setenv("REG", openRegistry)
+			env.Setenv("CLOSED", closedRegistry)
 			// Names are shared by all scripts of an engine.
 			env.Setenv("N", client+"-"+filepath.Base(env.WorkDir))
 			return nil
 		},
-		Condition: func(cond string) (bool, error) { return cond == client, nil },
+		Condition: func(cond string) (bool, error) {
+			if cond == "registry" {
+				return openRegistry != "", nil
+			}
+			return cond == client, nil
+		},
 	})
 }
