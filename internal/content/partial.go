@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // PartialAge is how long a partial blob waits for somebody to go on with it.
@@ -24,8 +25,9 @@ const minPartial = 64 << 10
 // Resume is NewWriter for a blob that takes long to come: what was written
 // before Close is kept, over a restart of the process too, and the next Resume
 // goes on with it. The caller writes what follows the first Kept bytes. A part
-// that turned out not to be of the blob is not kept, nor is a small one. While
-// one writer is at work on a blob, others begin it anew, and keep nothing.
+// that turned out not to be of the blob is not kept, nor is a small one; all of
+// it is after Commit, until Settle. While one writer is at work on a blob,
+// others begin it anew, and keep nothing.
 func (s *Store) Resume(ctx context.Context, expected digest.Digest, size int64) (*Writer, error) {
 	if err := check(expected); err != nil {
 		return nil, err
@@ -47,18 +49,23 @@ func (w *Writer) openPartial() (err error) {
 	if w.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
-	end, err := w.file.Seek(0, io.SeekEnd)
-	if err == nil && w.size >= 0 && end > w.size {
-		if end, err = 0, w.file.Truncate(0); err == nil {
-			_, err = w.file.Seek(0, io.SeekStart)
-		}
-	}
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(w.file.Fd()), &st); err != nil {
 		w.file.Close()
 		return err
 	}
-	w.kept, w.written = end, end
-	return nil
+	if st.Nlink == 1 && (w.size < 0 || st.Size <= w.size) {
+		w.kept, w.written = st.Size, st.Size
+		_, err = w.file.Seek(0, io.SeekEnd)
+		return err
+	}
+	// Too long, or a blob under its other name, which must not be written to.
+	w.file.Close()
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	w.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return err
 }
 
 // Kept returns how many bytes of the blob an earlier writer left.
@@ -89,6 +96,16 @@ func (r keptReader) Read(p []byte) (int, error) {
 		err = io.ErrUnexpectedEOF // somebody cut it
 	}
 	return n, err
+}
+
+// Settle removes what is kept of a blob to go on with, unless a writer is at
+// work on it: whoever needed the blob has it.
+func (s *Store) Settle(dgst digest.Digest) {
+	if check(dgst) != nil || !s.claim(dgst) {
+		return
+	}
+	defer s.unclaim(dgst)
+	_ = os.Remove(s.partial(dgst)) // most have none; what stays goes with its age
 }
 
 // Discard forgets what was written: Close keeps nothing of it.

@@ -59,6 +59,26 @@ func TestResume(t *testing.T) {
 	if got, err := s.ReadAll(dgst, 1<<20); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("stored %d bytes, %v", len(got), err)
 	}
+	lie, err := s.Resume(t.Context(), dgst, int64(len(data))+7)
+	must(t, err)
+	lie.Write([]byte("must not get into the blob"))
+	must(t, lie.Close())
+	if _, err := s.ReadAll(dgst, 1<<20); err != nil {
+		t.Error(err)
+	}
+	w = start(0)
+	w.Write(data)
+	if _, err := w.Commit(); err != nil {
+		t.Error(err)
+	}
+	must(t, w.Close())
+	must(t, s.Delete(dgst)) // what it was for failed
+	w = start(len(data))
+	if got, err := w.Commit(); err != nil || got != dgst {
+		t.Errorf("committed again: %s, %v", got, err)
+	}
+	must(t, w.Close())
+	s.Settle(dgst)
 	if left := files(t, dir); len(left) != 1 {
 		t.Errorf("left: %v", left)
 	}

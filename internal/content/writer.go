@@ -2,8 +2,10 @@ package content
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -109,16 +111,21 @@ func (w *Writer) commit(dgst digest.Digest) error {
 	if err := w.file.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(w.file.Name(), path); err != nil {
+	if w.resumable && w.written >= minPartial {
+		// The name among the parts stays, until Settle: were the blob
+		// removed because what it was for failed, it need not come again.
+		if err := os.Link(w.file.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	} else if err := os.Rename(w.file.Name(), path); err != nil {
 		return err
 	}
 	w.file.Close()
 	w.file = nil
 	if w.resumable {
 		w.store.unclaim(w.expected)
-	} else if w.store.claim(dgst) {
-		_ = os.Remove(w.store.partial(dgst)) // of no use any more; most have none
-		w.store.unclaim(dgst)
+	} else {
+		w.store.Settle(dgst)
 	}
 	return syncDir(filepath.Dir(path))
 }

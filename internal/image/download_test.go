@@ -151,6 +151,50 @@ func TestPrunePart(t *testing.T) {
 	r.wantNothing()
 }
 
+// Of several layers, and several images, those that came whole before the
+// interruption are not fetched again.
+func TestPullGoesOnWithLayers(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		f := makeFamily(t)
+		f.riscv = makeImage(t, riscv, map[string]string{"first": randomText(300_000)}, map[string]string{"big": randomText(600_000)})
+		f.host = makeImage(t, host, map[string]string{"other": randomText(400_000)})
+		dh, dr := f.host.descriptor(), f.riscv.descriptor()
+		dh.Platform, dr.Platform = &host, &riscv
+		f.index.manifest = mustJSON(t, indexOf(dh, dr))
+		r, h := newRig(t), newHub(t)
+		r.opts.Parallel = 1
+		r.restart()
+		h.addFamily("1", f)
+		ref := h.host() + "/web:1"
+		mend := h.cutAfter(f.riscv.layers[1], 150_000)
+		if kill { // what a pin keeps nobody tidies up but the next start
+			r.pins.add(r.pins.blobs, digest.FromBytes(f.host.layers[0]))
+		}
+		if err := r.Pull(t.Context(), ref, PullOptions{AllPlatforms: true}); err == nil {
+			t.Fatal("the cut pull succeeded")
+		}
+		if list, err := r.List(t.Context(), ListOptions{All: true}); err != nil || len(list) != 0 {
+			t.Errorf("the cut pull left %+v, %v", list, err)
+		}
+		r.restart()
+		mend()
+		r.pullWith(ref, PullOptions{AllPlatforms: true})
+		for _, blob := range [][]byte{f.host.layers[0], f.riscv.layers[0]} {
+			if n := h.fetched[digest.FromBytes(blob).String()]; n != 1 {
+				t.Errorf("a layer was fetched %d times", n)
+			}
+		}
+		if !slices.Equal(h.ranges, []string{"bytes=150000-"}) {
+			t.Errorf("asked for %v", h.ranges)
+		}
+		r.wantServed(h.host()+"/web", f.index, f.host, f.riscv)
+		if _, err := r.Remove(t.Context(), ref, RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+		r.wantNothing()
+	}
+}
+
 // What is only kept as a blob goes on as well.
 func TestPullPackedGoesOn(t *testing.T) {
 	r, h := newRig(t), newHub(t)

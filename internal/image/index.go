@@ -35,6 +35,7 @@ type indexTaker struct {
 	rec   *indexRecord
 	to    *target
 	fresh bool                   // something new came
+	news  []*entry               // images that were not here before
 	bytes getter                 // of a manifest, which is stored then
 	path  map[digest.Digest]bool // the indexes above
 	seen  map[digest.Digest]bool
@@ -59,6 +60,7 @@ func (m *Manager) takeIndex(ctx context.Context, in *ingest, src indexSource) (*
 		return nil, false, err
 	}
 	if err := tk.take(ctx); err != nil {
+		m.forget(tk.news)
 		return nil, false, err
 	}
 	if len(tk.rec.images()) == 0 {
@@ -211,6 +213,9 @@ func (tk *indexTaker) child(ctx context.Context, d ocispec.Descriptor, data []by
 		k.Platform = *d.Platform
 	}
 	tk.to.entries[taken.entry.id] = taken.entry
+	if taken.fresh {
+		tk.news = append(tk.news, taken.entry)
+	}
 	tk.keep(k)
 	tk.fresh = tk.fresh || tk.had.find(d.Digest) == nil
 	return nil

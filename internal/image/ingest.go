@@ -122,6 +122,16 @@ func (in *ingest) end() {
 	in.m.sweep(context.Background(), blobs, layers)
 }
 
+// settle tells the store that what came is named now: it need not be kept to go
+// on with.
+func (in *ingest) settle() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for d := range in.blobs {
+		in.m.opts.Content.Settle(d)
+	}
+}
+
 // put stores a blob and pins it. An empty digest is one not known yet; a
 // negative size likewise.
 func (in *ingest) put(ctx context.Context, r io.Reader, expected digest.Digest, size int64) (digest.Digest, int64, error) {

@@ -30,7 +30,8 @@ type PullOptions struct {
 }
 
 // Pull fetches what ref names from its registry. A failure leaves nothing
-// behind but layers that other images have as well.
+// behind but layers that other images have as well, and what was fetched of
+// blobs: the next pull goes on with it, for a day.
 func (m *Manager) Pull(ctx context.Context, ref string, opts PullOptions) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -91,6 +92,7 @@ func (m *Manager) pullOne(ctx context.Context, repo *registry.Repository, named 
 	if err != nil {
 		return err
 	}
+	in.settle()
 	m.notePulled(named, t)
 	m.touch(t.entry().id)
 	out.status("", "Digest: "+desc.Digest.String())

@@ -159,3 +159,18 @@ func (m *Manager) register(in *ingest, id digest.Digest, rec record) (*entry, bo
 	m.tellArrival()
 	return e, had == nil, nil
 }
+
+// forget deletes the records of images that came in and were given no name. Who
+// else is bringing one in records it again when naming it.
+func (m *Manager) forget(list []*entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range list {
+		if len(m.references(e.id)) > 0 || m.byID[e.id] == nil {
+			continue
+		}
+		if m.images.Delete(e.id.String()) == nil {
+			delete(m.byID, e.id)
+		}
+	}
+}
