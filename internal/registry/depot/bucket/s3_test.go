@@ -1,0 +1,267 @@
+package bucket
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// s3 is a small S3-compatible server: objects with ranges, copies, listings in
+// order, multipart uploads whose parts but the last have a least size, as the
+// S3 API reference describes them. It verifies that requests are signed, not
+// the signatures.
+type s3 struct {
+	least int // bytes of a part
+
+	mu      sync.Mutex // guards what follows
+	objects map[string]*s3object
+	uploads map[string]*s3upload
+	n       int
+	copied  int  // parts that were copies
+	broken  bool // answers 503
+	full    bool // answers XMinioStorageFull to what stores
+}
+
+type s3object struct {
+	data []byte
+	time time.Time
+}
+
+type s3upload struct {
+	key   string
+	parts map[int][]byte
+}
+
+func newS3(least int) *s3 {
+	return &s3{least: least, objects: map[string]*s3object{}, uploads: map[string]*s3upload{}}
+}
+
+func etag(data []byte) string {
+	sum := md5.Sum(data)
+	return `"` + hex.EncodeToString(sum[:]) + `"`
+}
+
+func refuse(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>%s</Message></Error>", code, code)
+}
+
+func (s *s3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	auth := r.Header.Get("Authorization")
+	if !strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=key/") || !strings.Contains(auth, "Signature=") ||
+		r.Header.Get("X-Amz-Date") == "" || r.Header.Get("X-Amz-Content-Sha256") == "" {
+		refuse(w, 403, "AccessDenied")
+		return
+	}
+	body, err := payload(r)
+	if err != nil {
+		refuse(w, 400, "IncompleteBody")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	q := r.URL.Query()
+	switch {
+	case s.broken:
+		refuse(w, 503, "SlowDown")
+	case s.full && (r.Method == "PUT" || r.Method == "POST"):
+		refuse(w, 507, "XMinioStorageFull")
+	case bucket != "depot":
+		refuse(w, 404, "NoSuchBucket")
+	case key == "":
+		s.bucket(w, r, q)
+	case q.Has("uploadId") || q.Has("uploads"):
+		s.multipart(w, r, key, q, body)
+	default:
+		s.object(w, r, key, body)
+	}
+}
+
+// payload reads a body, in the chunks of a streamed signature when there is one.
+func payload(r *http.Request) ([]byte, error) {
+	if !strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") {
+		return io.ReadAll(r.Body)
+	}
+	in := bufio.NewReader(r.Body)
+	var data []byte
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return nil, err
+		}
+		size, _, _ := strings.Cut(strings.TrimSpace(line), ";")
+		n, err := strconv.ParseUint(size, 16, 31)
+		if err != nil {
+			return nil, err
+		}
+		chunk := make([]byte, n+2)
+		if n == 0 {
+			_, err = io.ReadAll(in)
+			return data, err
+		}
+		if _, err := io.ReadFull(in, chunk); err != nil {
+			return nil, err
+		}
+		data = append(data, chunk[:n]...)
+	}
+}
+
+func (s *s3) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
+	if q.Get("list-type") != "2" {
+		if q.Has("location") {
+			io.WriteString(w, `<LocationConstraint></LocationConstraint>`)
+		}
+		return
+	}
+	prefix, after := q.Get("prefix"), max(q.Get("start-after"), q.Get("continuation-token"))
+	most, err := strconv.Atoi(q.Get("max-keys"))
+	if err != nil || most <= 0 || most > 1000 {
+		most = 1000
+	}
+	type content struct {
+		Key          string
+		LastModified time.Time
+		Size         int
+		ETag         string
+	}
+	var result struct {
+		XMLName               xml.Name `xml:"ListBucketResult"`
+		IsTruncated           bool
+		NextContinuationToken string
+		Contents              []content
+	}
+	var keys []string
+	for key := range s.objects {
+		if strings.HasPrefix(key, prefix) && key > after {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	if len(keys) > most {
+		keys = keys[:most]
+		result.IsTruncated, result.NextContinuationToken = true, keys[most-1]
+	}
+	for _, key := range keys {
+		o := s.objects[key]
+		result.Contents = append(result.Contents, content{key, o.time.UTC(), len(o.data), etag(o.data)})
+	}
+	xml.NewEncoder(w).Encode(result)
+}
+
+func (s *s3) store(key string, data []byte) {
+	s.objects[key] = &s3object{data, time.Now()}
+}
+
+// source is what a request copies.
+func (s *s3) source(r *http.Request) (o *s3object, copied bool) {
+	from, err := url.PathUnescape(r.Header.Get("X-Amz-Copy-Source"))
+	if from == "" || err != nil {
+		return nil, false
+	}
+	return s.objects[strings.TrimPrefix(strings.TrimPrefix(from, "/"), "depot/")], true
+}
+
+func (s *s3) object(w http.ResponseWriter, r *http.Request, key string, body []byte) {
+	o := s.objects[key]
+	switch r.Method {
+	case "PUT":
+		if source, copied := s.source(r); copied {
+			if source == nil {
+				refuse(w, 404, "NoSuchKey")
+				return
+			}
+			s.store(key, source.data)
+			fmt.Fprintf(w, "<CopyObjectResult><ETag>%s</ETag><LastModified>%s</LastModified></CopyObjectResult>", etag(source.data), time.Now().UTC().Format(time.RFC3339))
+			return
+		}
+		s.store(key, body)
+		w.Header().Set("ETag", etag(body))
+	case "DELETE":
+		delete(s.objects, key)
+		w.WriteHeader(204)
+	case "GET", "HEAD":
+		if o == nil {
+			refuse(w, 404, "NoSuchKey")
+			return
+		}
+		w.Header().Set("ETag", etag(o.data))
+		w.Header().Set("Content-Type", "application/octet-stream")
+		http.ServeContent(w, r, "", o.time, bytes.NewReader(o.data))
+	}
+}
+
+func (s *s3) multipart(w http.ResponseWriter, r *http.Request, key string, q url.Values, body []byte) {
+	if q.Has("uploads") {
+		s.n++
+		id := fmt.Sprint("upload", s.n)
+		s.uploads[id] = &s3upload{key, map[int][]byte{}}
+		fmt.Fprintf(w, "<InitiateMultipartUploadResult><Bucket>depot</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>", key, id)
+		return
+	}
+	id := q.Get("uploadId")
+	u := s.uploads[id]
+	if u == nil || u.key != key {
+		refuse(w, 404, "NoSuchUpload")
+		return
+	}
+	switch r.Method {
+	case "PUT":
+		n, _ := strconv.Atoi(q.Get("partNumber"))
+		if source, copied := s.source(r); copied {
+			var from, to int
+			fmt.Sscanf(r.Header.Get("X-Amz-Copy-Source-Range"), "bytes=%d-%d", &from, &to)
+			body = source.data[from : to+1]
+			s.copied++
+			fmt.Fprintf(w, "<CopyPartResult><ETag>%s</ETag></CopyPartResult>", etag(body))
+		}
+		u.parts[n] = body
+		w.Header().Set("ETag", etag(body))
+	case "DELETE":
+		delete(s.uploads, id)
+		w.WriteHeader(204)
+	case "POST":
+		s.complete(w, id, u, body)
+	}
+}
+
+func (s *s3) complete(w http.ResponseWriter, id string, u *s3upload, body []byte) {
+	var list struct {
+		Part []struct {
+			PartNumber int
+			ETag       string
+		}
+	}
+	if err := xml.Unmarshal(body, &list); err != nil {
+		refuse(w, 400, "MalformedXML")
+		return
+	}
+	var data []byte
+	for i, part := range list.Part {
+		got := u.parts[part.PartNumber]
+		switch {
+		case part.PartNumber != i+1 || strings.Trim(part.ETag, `"`) != strings.Trim(etag(got), `"`):
+			refuse(w, 400, "InvalidPart")
+			return
+		case len(got) < s.least && i+1 < len(list.Part):
+			refuse(w, 400, "EntityTooSmall")
+			return
+		}
+		data = append(data, got...)
+	}
+	s.store(u.key, data)
+	delete(s.uploads, id)
+	fmt.Fprintf(w, "<CompleteMultipartUploadResult><Bucket>depot</Bucket><Key>%s</Key><ETag>%s</ETag></CompleteMultipartUploadResult>", u.key, etag(data))
+}
