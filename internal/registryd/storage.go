@@ -10,6 +10,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/registry"
 	"github.com/gantry-containers/gantry/internal/registry/depot"
+	"github.com/gantry-containers/gantry/internal/registry/depot/bucket"
 	"github.com/gantry-containers/gantry/internal/registry/depot/directory"
 	"github.com/gantry-containers/gantry/internal/registry/mirror"
 )
@@ -17,11 +18,22 @@ import (
 // openDepot opens the storage: below the root, or a bucket. It fails with
 // errdefs.ErrConflict when another process has it.
 func openDepot(ctx context.Context, c *Config) (depot.Depot, error) {
-	d, err := directory.Open(filepath.Join(c.Root, "depot"))
-	if err != nil {
-		return nil, err // not d, which would be a depot that is nil
+	// Not returned as they are: a nil of either is a depot that is not nil.
+	if c.S3.Endpoint == "" {
+		d, err := directory.Open(filepath.Join(c.Root, "depot"))
+		if err != nil {
+			return nil, err
+		}
+		return d, nil
 	}
-	return d, nil
+	b, err := bucket.Open(ctx, bucket.Options{
+		Endpoint: c.S3.Endpoint, Bucket: c.S3.Bucket, Prefix: c.S3.Prefix, Region: c.S3.Region,
+		AccessKey: c.S3.AccessKey, SecretKey: c.S3.SecretKey, Insecure: c.S3.Insecure,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // mirrors makes the upstream of a configuration.
