@@ -192,7 +192,7 @@ func TestLoadMovesTag(t *testing.T) {
 		t.Errorf("dangling: %+v, %v", list, err)
 	}
 	report, err := r.Prune(t.Context(), nil)
-	if err != nil || report.SpaceReclaimed != 1 || len(report.ImagesDeleted) != 2 {
+	if err != nil || report.SpaceReclaimed == 0 || len(report.ImagesDeleted) != 2 {
 		t.Errorf("pruned %+v, %v", report, err)
 	}
 	if _, err := r.Resolve(t.Context(), "x:1", nil); err != nil {

@@ -6,11 +6,11 @@ import (
 	"compress/bzip2"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/layer/inflate"
 )
 
 // Compression is how a stream is packed.
@@ -61,7 +61,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	var out io.ReadCloser
 	switch kind {
 	case Gzip:
-		out, err = gzip.NewReader(br)
+		out, err = inflate.NewReader(br)
 	case Zstd:
 		var d *zstd.Decoder
 		if d, err = zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2)); err == nil {
