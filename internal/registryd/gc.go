@@ -99,6 +99,7 @@ func (s *Server) runCollection(ctx context.Context, dry bool) (*Report, error) {
 	if err == nil {
 		s.log.Info("garbage was collected", "tags", report.Tags, "manifests", report.Manifests, "blobs", report.Blobs,
 			"bytes", report.Bytes, "took", time.Since(begin).Round(time.Millisecond))
+		s.collected(ctx, begin)
 		s.catalog.Compare(ctx)
 		s.measure(ctx)
 	}
@@ -121,7 +122,7 @@ func collectAlone(ctx context.Context, c *Config, dry bool) (*Report, error) {
 // collects collects at the times the present configuration says.
 func (s *Server) collects(ctx context.Context) {
 	s.measure(ctx)
-	last := time.Now()
+	last := s.lastCollection(ctx)
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
@@ -139,6 +140,30 @@ func (s *Server) collects(ctx context.Context) {
 			s.log.Error("garbage could not be collected", "error", err)
 		}
 	}
+}
+
+// collectedRecord keeps when garbage was collected last, so that a registry that
+// is restarted every day still collects.
+const collectedRecord = "registryd/collected"
+
+func (s *Server) collected(ctx context.Context, at time.Time) {
+	if err := s.depot.PutRecord(ctx, collectedRecord, []byte(at.UTC().Format(time.RFC3339))); err != nil {
+		s.log.Warn("the time of the collection was not noted", "error", err)
+	}
+}
+
+// lastCollection is now where there was none: a first start has nothing to
+// collect.
+func (s *Server) lastCollection(ctx context.Context) time.Time {
+	now := time.Now()
+	text, err := s.depot.Record(ctx, collectedRecord)
+	if err == nil {
+		if at, err := time.Parse(time.RFC3339, string(text)); err == nil && at.Before(now) {
+			return at
+		}
+	}
+	s.collected(ctx, now)
+	return now
 }
 
 // measure counts what is stored, for the metrics: at the start and after each

@@ -519,5 +519,12 @@ func TestCollection(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
+	again := start(t, "--root", r.root, "--config", config)
+	if at := again.lastCollection(context.Background()); time.Since(at) > time.Hour || at.Nanosecond() != 0 {
+		t.Errorf("a restart forgot when garbage was collected: %v", at)
+	}
+	if err := again.stop(); err != nil {
+		t.Fatal(err)
+	}
 	collect() // nobody serves it now: this process does it
 }
