@@ -33,7 +33,8 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}},
 		"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}}, "default-runtime": "crun",
 		"dns": ["1.1.1.1"], "bip": "172.20.0.1/16", "mtu": 1400, "default-shm-size": "128m", "live-restore": true,
-		"insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example/"], "neighbours": ["n:5000"], "registry-hosts-dir": "/h", "shutdown-timeout": 3
+		"insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example/"], "neighbours": ["n:5000"], "registry-hosts-dir": "/h", "shutdown-timeout": 3, "max-concurrent-uploads": 2,
+		"image-gc-high": "80%", "image-gc-low": "60%", "image-gc-idle": "5m"
 	}`)
 	toml := file(t, "daemon.toml", `
 		data-root = "/d"
@@ -51,6 +52,10 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		neighbours = ["n:5000"]
 		registry-hosts-dir = "/h"
 		shutdown-timeout = 3
+		max-concurrent-uploads = 2
+		image-gc-high = "80%"
+		image-gc-low = "60%"
+		image-gc-idle = "5m"
 		[log-opts]
 		max-size = "1m"
 		max-file = 3
@@ -64,7 +69,8 @@ func TestThreeWaysToSayIt(t *testing.T) {
 		"--log-driver", "local", "--log-opt", "max-size=1m", "--log-opt", "max-file=3", "--default-ulimit", "nofile=10:20",
 		"--add-runtime", "crun=/usr/bin/crun", "--default-runtime=crun", "--dns", "1.1.1.1", "--bip", "172.20.0.1/16", "--mtu", "1400",
 		"--default-shm-size", "128m", "--insecure-registry", "r:5000",
-		"--registry-mirror", "https://m.example/", "--neighbour", "n:5000", "--registry-hosts-dir", "/h", "--shutdown-timeout", "3"}
+		"--registry-mirror", "https://m.example/", "--neighbour", "n:5000", "--registry-hosts-dir", "/h", "--shutdown-timeout", "3",
+		"--max-concurrent-uploads", "2", "--image-gc-high", "80%", "--image-gc-low", "60%", "--image-gc-idle", "5m"}
 	fromJSON := parse(t, "--config-file", json)
 	fromTOML := parse(t, "--config-file", toml)
 	fromFlags := parse(t, flags...)
