@@ -156,19 +156,20 @@ func (d *Directory) open(dgst digest.Digest) (*os.File, error) {
 }
 
 // adopt makes what a file or data holds content, and a blob of the repository.
-// The file is synced; it is moved or removed.
+// The file is synced; it is removed when that is done.
 func (d *Directory) adopt(ctx context.Context, repository string, info depot.Info, file string, data []byte) (depot.Info, error) {
 	// From here on it is not collected in this repository.
 	if err := d.holds.Hold(ctx, repository, info.Digest); err != nil {
 		return info, err
 	}
-	where := byte(inDatabase)
+	where, placed := byte(inDatabase), false
 	if file != "" {
 		where = inFile
 		lock := d.stripe(info.Digest)
 		lock.Lock()
 		defer lock.Unlock()
-		if err := d.settle(file, info.Digest); err != nil {
+		var err error
+		if placed, err = d.settle(file, info.Digest); err != nil {
 			return info, err
 		}
 	}
@@ -185,22 +186,28 @@ func (d *Directory) adopt(ctx context.Context, repository string, info depot.Inf
 		}
 		return link(tx, repository, info.Digest)
 	})
+	if err != nil {
+		if placed {
+			os.Remove(d.path(info.Digest)) // else Sweep does
+		}
+		return info, err
+	}
+	if file != "" {
+		err = os.Remove(file)
+	}
 	return info, err
 }
 
-// settle moves the file to the blob's place unless the blob is there.
-func (d *Directory) settle(file string, dgst digest.Digest) error {
+// settle places the file unless the blob is there, and tells whether it did.
+func (d *Directory) settle(file string, dgst digest.Digest) (placed bool, err error) {
 	known := false
 	if err := usual(d.db.View(func(tx *bolt.Tx) error {
 		known = tx.Bucket(bContent).Get([]byte(dgst)) != nil
 		return nil
-	})); err != nil {
-		return err
+	})); err != nil || known {
+		return false, err
 	}
-	if known {
-		return os.Remove(file)
-	}
-	return d.place(file, dgst)
+	return true, d.place(file, dgst)
 }
 
 // link gives the repository a blob whose content is recorded.

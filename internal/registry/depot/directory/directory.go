@@ -21,8 +21,10 @@
 //
 // # Durability
 //
-// A blob is written to its upload file, synced, renamed to its place, the
-// directory synced, and then recorded; it is removed in the opposite order. A
+// A blob is written to its upload file, synced, linked to its place, the
+// directory synced, and then recorded, upon which the upload's own name goes; it
+// is removed in the opposite order. An upload found to share its file with a
+// blob, after a crash, gets a copy before anything is written to it. A
 // file without a record is a leftover of a crash and goes with Sweep; a record
 // without a file cannot be. Uploads are not synced before they are committed: a
 // killed process loses nothing of them, a power failure may, and the digest
@@ -165,11 +167,14 @@ func (d *Directory) path(dgst digest.Digest) string {
 	return filepath.Join(d.dir, "blobs", dgst.Algorithm().String(), hex[:2], hex)
 }
 
-// place moves a written and synced file to where the blob is found, durably.
+// place makes a written and synced file the one of the blob, durably. The file
+// keeps its own name beside it until the blob is recorded (adopt): a process
+// that is killed in between has not lost an upload. What is there already has no
+// record, so it is a leftover, which an upload may still share and write to.
 func (d *Directory) place(tmp string, dgst digest.Digest) error {
 	target := d.path(dgst)
 	shard := filepath.Dir(target)
-	err := os.Rename(tmp, target)
+	err := os.Link(tmp, target)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.Mkdir(shard, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -177,7 +182,13 @@ func (d *Directory) place(tmp string, dgst digest.Digest) error {
 		if err := syncDir(filepath.Dir(shard)); err != nil {
 			return err
 		}
-		err = os.Rename(tmp, target)
+		err = os.Link(tmp, target)
+	}
+	if errors.Is(err, os.ErrExist) {
+		if err := os.Remove(target); err != nil {
+			return err
+		}
+		err = os.Link(tmp, target)
 	}
 	if err != nil {
 		return err

@@ -179,6 +179,7 @@ func (d *Directory) settleBytes(dgst digest.Digest, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("cannot store the manifest: %w", err)
 	}
+	defer os.Remove(f.Name())
 	_, err = f.Write(body)
 	if err == nil {
 		err = f.Sync()
@@ -187,10 +188,9 @@ func (d *Directory) settleBytes(dgst digest.Digest, body []byte) error {
 		err = cerr
 	}
 	if err == nil {
-		err = d.settle(f.Name(), dgst)
+		_, err = d.settle(f.Name(), dgst)
 	}
 	if err != nil {
-		os.Remove(f.Name())
 		return fmt.Errorf("cannot store the manifest: %w", err)
 	}
 	return nil

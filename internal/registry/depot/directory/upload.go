@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -110,7 +111,35 @@ func (d *Directory) Upload(_ context.Context, repository, id string) (depot.Uplo
 	if err != nil {
 		return nil, err
 	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+		if err := unshare(path); err != nil {
+			return nil, fmt.Errorf("cannot go on with an upload: %w", err)
+		}
+	}
 	return &upload{d: d, repository: repository, id: id, path: path, size: fi.Size(), session: d.session(id, digest.Canonical)}, nil
+}
+
+// unshare gives an upload a file of its own. Its file is also that of a blob
+// when the process was killed while it was being committed.
+func unshare(path string) error {
+	from, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.CreateTemp(filepath.Dir(path), "copy-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(to.Name())
+	_, err = to.ReadFrom(from)
+	if cerr := to.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(to.Name(), path)
+	}
+	return err
 }
 
 // ExpireUploads implements depot.Depot.
