@@ -111,6 +111,13 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 	return info, nil
 }
 
+// Neighbours are the engines that are asked for images before registries.
+func (e *Engine) Neighbours() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.config.Neighbours
+}
+
 // warnings are what a user misses on this machine, one sentence each.
 func warnings(can *cgroup.Support) []string {
 	var list []string

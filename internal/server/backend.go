@@ -107,6 +107,7 @@ type networks interface {
 
 type systemInfo interface {
 	Info(ctx context.Context) (*system.Info, error)
+	Neighbours() []string // that are asked for images
 	Version(ctx context.Context) (*system.VersionResponse, error)
 	DiskUsage(ctx context.Context, containers, images, volumes bool) (*engine.Usage, error)
 	Subscribe(since time.Time, f filter.Args) (past []events.Message, next <-chan events.Message, end func())

@@ -196,6 +196,8 @@ type fakeSystem struct {
 	events chan events.Message
 }
 
+func (f *fakeSystem) Neighbours() []string { return nil }
+
 func (f *fakeSystem) Info(context.Context) (*system.Info, error) { return f.info, nil }
 
 func (f *fakeSystem) Version(context.Context) (*system.VersionResponse, error) {

@@ -31,6 +31,7 @@ type legacyCommit struct {
 type legacyRegistryConfig struct {
 	*registry.ServiceConfig
 	*legacyArtifacts
+	Neighbours []string `json:",omitempty"` // ours: engines that are asked for images
 }
 
 // legacyArtifacts are shown empty before API 1.47.

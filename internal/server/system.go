@@ -56,7 +56,11 @@ func (s *Server) getInfo(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, legacyInfo(r, info))
+	answer := legacyInfo(r, info)
+	if answer.RegistryConfig != nil {
+		answer.RegistryConfig.Neighbours = s.system.Neighbours()
+	}
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 // getEvents sends what happened and what happens, each event a line, until the

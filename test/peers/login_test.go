@@ -249,11 +249,14 @@ func TestReload(t *testing.T) {
 			}
 		}
 	}
-	settings(`{"registry-mirrors":["http://127.0.0.1:1","https://m2.example/sub/"],"insecure-registries":[]}`)
+	settings(`{"registry-mirrors":["http://127.0.0.1:1","https://m2.example/sub/"],"insecure-registries":[],"neighbours":["n.example:5000"]}`)
 	syscall.Kill(f.Pid(), syscall.SIGHUP)
 	until("the configuration was read again")
 	if got, want := shown(), `[http://127.0.0.1:1/ https://m2.example/sub/] ["::1/128","127.0.0.0/8"] docker.io=true `; got != want {
 		t.Errorf("info shows %s\nwant %s", got, want)
+	}
+	if status, body := f.ask("GET", "/info", ""); status != 200 || !strings.Contains(body, `"Neighbours":["n.example:5000"]`) {
+		t.Errorf("info shows no neighbours: %d %s", status, body)
 	}
 	settings(`{"registry-mirrors":["m3.example"]}`)
 	syscall.Kill(f.Pid(), syscall.SIGHUP)
