@@ -223,6 +223,8 @@ func (q *queue) post(ctx context.Context, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the event: %w", err)
 	}
+	ctx, cancel := lingering(ctx)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, q.URL, bytes.NewReader(data))
 	if err != nil {
 		return err
@@ -247,6 +249,19 @@ func (q *queue) post(ctx context.Context, body []byte) error {
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // absent, or a date: our own pace
 	return &refusal{resp.Status, time.Duration(seconds) * time.Second}
+}
+
+// linger is how long a delivery under way may go on when the notifier is closed:
+// cut off, it would be made a second time.
+const linger = 2 * time.Second
+
+func lingering(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(linger, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
 }
 
 // pause doubles, with a quarter of chance in it, so that many registries do not
