@@ -31,6 +31,8 @@
 //     gone too, opens the pipes anew through /proc/PID/fd. It is not the parent
 //     any more, so exit codes come from PIDFD_GET_INFO (Linux 6.15); without it
 //     an exit is reported as unknown, never as 0. Attached clients are cut off.
+//     What the dead one had taken out of a pipe and not written to the log is
+//     lost: a chunk of 64 KB at most, and the beginning of a line.
 //   - Both at once: containers with a terminal get SIGHUP.
 //
 // An upgrade is execve of the new binary in io: the PID, the children and the
