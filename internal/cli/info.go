@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gantry-containers/gantry/internal/cli/client"
-	"github.com/gantry-containers/gantry/internal/cli/format"
 )
 
 // systemInfo is what templates of `info` see: the engine's answer, with the
@@ -34,15 +33,7 @@ type clientInfo struct {
 }
 
 func (a *app) infoCommand() *cobra.Command {
-	var text string
-	cmd := &cobra.Command{
-		Use:   "info [OPTIONS]",
-		Short: "Display system-wide information",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.info(cmd.Context(), text) },
-	}
-	cmd.Flags().StringVarP(&text, "format", "f", "", format.InspectHelp)
-	return cmd
+	return about("info", "Display system-wide information", a.info)
 }
 
 func (a *app) info(ctx context.Context, text string) error {

@@ -39,12 +39,19 @@ type clientVersion struct {
 }
 
 func (a *app) versionCommand() *cobra.Command {
+	return about("version", "Show the version information of client and engine", a.version)
+}
+
+// about builds a command that tells of the client and the engine, as text or
+// through a template.
+func about(name, short string, tell func(ctx context.Context, text string) error) *cobra.Command {
 	var text string
 	cmd := &cobra.Command{
-		Use:   "version [OPTIONS]",
-		Short: "Show the version information of client and engine",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.version(cmd.Context(), text) },
+		Use:               name + " [OPTIONS]",
+		Short:             short,
+		Args:              noArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return tell(cmd.Context(), text) },
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVarP(&text, "format", "f", "", format.InspectHelp)
 	return cmd

@@ -1,0 +1,105 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"time"
+)
+
+// maxIdle is how many connections a run needs at a time: for the attachment, the
+// wait and the start.
+const maxIdle = 3
+
+// conn is a connection with the reader that may hold bytes already read.
+type conn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *Client) put(cn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.idle) >= maxIdle {
+		cn.Close()
+		return
+	}
+	c.idle = append(c.idle, cn)
+}
+
+// Prepare makes sure of n idle connections, as far as that is quick and goes
+// well: a Unix socket only.
+func (c *Client) Prepare(ctx context.Context, n int) {
+	for c.network == "unix" && c.opts.TLS == nil {
+		c.mu.Lock()
+		enough := len(c.idle) >= min(n, maxIdle)
+		c.mu.Unlock()
+		if enough {
+			return
+		}
+		nc, err := c.dial(ctx)
+		if err != nil {
+			return
+		}
+		c.put(&conn{nc, bufio.NewReader(nc)})
+	}
+}
+
+func (c *Client) connect(ctx context.Context, reuse bool) (_ *conn, reused bool, _ error) {
+	c.mu.Lock()
+	if n := len(c.idle); n > 0 && reuse {
+		cn := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		c.mu.Unlock()
+		return cn, true, nil
+	}
+	c.mu.Unlock()
+	nc, err := c.dial(ctx)
+	if err != nil {
+		var failed *ConnectError
+		if errors.As(err, &failed) && c.mayRevive() {
+			if err := c.opts.Revive(ctx, failed); err != nil {
+				return nil, false, err
+			}
+			nc, err = c.dial(ctx)
+		}
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return &conn{nc, bufio.NewReader(nc)}, false, nil
+}
+
+func (c *Client) mayRevive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ok := c.opts.Revive != nil && !c.revived
+	c.revived = true
+	return ok
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	d := net.Dialer{Timeout: 30 * time.Second}
+	nc, err := d.DialContext(ctx, c.network, c.address)
+	if err == nil && c.opts.TLS != nil {
+		cfg := c.opts.TLS.Clone()
+		if cfg.ServerName == "" {
+			cfg.ServerName, _, _ = strings.Cut(c.address, ":")
+		}
+		tc := tls.Client(nc, cfg)
+		if err = tc.HandshakeContext(ctx); err != nil {
+			nc.Close()
+		}
+		nc = tc
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, &ConnectError{Host: c.opts.Host, Err: err}
+	}
+	return nc, nil
+}
