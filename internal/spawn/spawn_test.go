@@ -361,3 +361,43 @@ func TestLiesOfAChild(t *testing.T) {
 		t.Error("the first step is not found")
 	}
 }
+
+// deeper calls f with n more frames on the stack.
+//
+//go:noinline
+func deeper(n int, f func()) {
+	if n == 0 {
+		f()
+		return
+	}
+	deeper(n-1, f)
+}
+
+// The stack of who starts a process may have to grow, and with that to move, at
+// any moment of it: a process whose descriptor is lost in that is one whose end
+// nobody learns.
+func TestStartFromEveryDepth(t *testing.T) {
+	needRoot(t)
+	Lean()
+	for depth := range 400 {
+		done := make(chan error)
+		go deeper(depth, func() {
+			p := &Program{}
+			p.Sys(unix.SYS_EXECVE, p.Str("/usr/bin/busybox"), p.Strs([]string{"true"}), p.Strs(nil)).Last()
+			c, err := p.Start(context.Background(), &Attr{})
+			if err == nil {
+				if err = unix.PidfdSendSignal(int(c.PidFD.Fd()), 0, nil, 0); err == unix.ESRCH {
+					err = nil // it is one, of a process that is dead
+				}
+				reap(c.Pid)
+				if err == nil {
+					c.PidFD.Close()
+				}
+			}
+			done <- err
+		})
+		if err := <-done; err != nil {
+			t.Fatalf("at depth %d: %v", depth, err)
+		}
+	}
+}

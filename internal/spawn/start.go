@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"runtime"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -170,7 +169,9 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 		prelude: code{steps: pre.image(), n: len(pre.steps), base: preludeBase, page: pg},
 		main:    code{steps: p.image(), n: len(p.steps), page: pg, sock: uintptr(sock)},
 	}
-	pidfd := new(int32)
+	// Not a variable: its address is a number to the compiler, and the stack may
+	// move before the kernel writes there.
+	pidfd := (*int32)(pointer(p.mem.alloc(8)))
 	args := &cloneArgs{
 		flags:      a.Flags | unix.CLONE_PIDFD,
 		pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
@@ -191,7 +192,6 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	keepHeap()
 	pid, errno := forkChild(args, reflect.ValueOf(child).Pointer(), todo)
 	syscall.ForkLock.Unlock()
-	runtime.KeepAlive(pidfd)
 	if errno != 0 {
 		return nil, cloneError(errno, a)
 	}
