@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -153,13 +154,20 @@ func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, c
 		}
 		return (<-ended).status()
 	case e := <-ended:
-		if e.err != nil || !cfg.AttachStdout && !cfg.AttachStderr {
+		switch {
+		case !cfg.AttachStdout && !cfg.AttachStderr:
 			cancel() // only input is attached, and nobody reads it any more
+		case e.err != nil:
+			// The engine is gone; what it had sent is on its way.
+			defer time.AfterFunc(lastWords, cancel).Stop()
 		}
 		<-streamed
 		return e.status()
 	}
 }
+
+// lastWords is how long output may still come after an engine is gone.
+const lastWords = 500 * time.Millisecond
 
 // attach opens the stream to a container's process. Meanwhile may be nil; see
 // client.Request.
