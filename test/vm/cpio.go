@@ -17,7 +17,8 @@ type file struct {
 
 const (
 	modeDir  = 0o040755
-	modeFile = 0o100755
+	modeFile = 0o100755 // those of the host are programs
+	modeData = 0o100644
 	modeChar = 0o020600
 )
 
@@ -74,7 +75,7 @@ func (c *cpio) dir(name string, made map[string]bool) {
 func (c *cpio) file(name string, f file) error {
 	if f.path == "" {
 		b := f.data
-		c.entry(name, modeFile, 0, 0, func(w io.Writer) error { _, err := w.Write(b); return err }, int64(len(b)))
+		c.entry(name, modeData, 0, 0, func(w io.Writer) error { _, err := w.Write(b); return err }, int64(len(b)))
 		return c.err
 	}
 	in, err := os.Open(f.path)

@@ -20,23 +20,24 @@ type kernel struct {
 
 // findKernel unpacks Debian's cloud kernel into the user's cache, unless it is
 // there already.
-func findKernel() (*kernel, error) {
-	tree, err := cached("kernel", func() (string, error) { return dependency("linux-image-cloud-amd64", "linux-image-") })
+func (a Arch) findKernel(meta string) (*kernel, error) {
+	tree, err := cached(a.cacheName("kernel"), func(cache string) (*apt, string, error) {
+		apt, err := a.apt(cache)
+		if err != nil {
+			return nil, "", err
+		}
+		name, err := apt.dependency(meta, "linux-image-")
+		return apt, name, err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return openKernel(tree)
 }
 
-// Package returns the directory of the user's cache where a Debian package is
-// unpacked, after fetching it if need be.
-func Package(name string) (string, error) {
-	return cached("package-"+name, func() (string, error) { return name, nil })
-}
-
 // cached returns a directory of the user's cache, filled with the package that
 // is named if it was not there.
-func cached(dir string, name func() (string, error)) (string, error) {
+func cached(dir string, name func(cache string) (*apt, string, error)) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -58,11 +59,11 @@ func cached(dir string, name func() (string, error)) (string, error) {
 	if _, err := os.Stat(tree); err == nil {
 		return tree, nil
 	}
-	pkg, err := name()
+	apt, pkg, err := name(cache)
 	if err != nil {
 		return "", err
 	}
-	return tree, fetch(cache, pkg, tree)
+	return tree, apt.fetch(cache, pkg, tree)
 }
 
 func openKernel(tree string) (*kernel, error) {
@@ -79,8 +80,8 @@ func openKernel(tree string) (*kernel, error) {
 }
 
 // dependency is what a meta package stands for.
-func dependency(meta, prefix string) (string, error) {
-	out, err := exec.Command("apt-cache", "depends", meta).Output()
+func (a *apt) dependency(meta, prefix string) (string, error) {
+	out, err := a.command("apt-cache", "depends", meta).Output()
 	if err != nil {
 		return "", fmt.Errorf("cannot ask apt-cache for %s: %w", meta, err)
 	}
@@ -93,13 +94,13 @@ func dependency(meta, prefix string) (string, error) {
 }
 
 // fetch downloads a package and unpacks it as tree.
-func fetch(cache, pkg, tree string) error {
+func (a *apt) fetch(cache, pkg, tree string) error {
 	tmp, err := os.MkdirTemp(cache, "fetch")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	get := exec.Command("apt-get", "download", "-q", pkg)
+	get := a.command("apt-get", "download", "-q", pkg)
 	get.Dir = tmp
 	if b, err := get.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot download %s: %w: %s", pkg, err, strings.TrimSpace(string(b)))

@@ -15,10 +15,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +27,8 @@ import (
 
 // Config is one machine.
 type Config struct {
+	// Arch is AMD64 when empty. The programs must be of the same.
+	Arch Arch
 	// Binaries are files of the host, by their absolute path in the machine. They
 	// must be static.
 	Binaries map[string]string
@@ -64,14 +64,15 @@ func Run(t *testing.T, cfg Config) Result {
 	if testing.Short() {
 		t.Skip("boots a virtual machine: left out of short runs")
 	}
-	if runtime.GOARCH != "amd64" {
-		t.Skip("the test machine is made for amd64 only")
-	}
-	qemu, err := exec.LookPath("qemu-system-x86_64")
+	machine, err := cfg.Arch.machine()
 	if err != nil {
-		t.Skip("qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")
+		t.Skip(err)
 	}
-	kernel, err := findKernel()
+	qemu, err := exec.LookPath(machine.qemu)
+	if err != nil {
+		t.Skipf("%s is not installed (apt-get install %s)", machine.qemu, machine.pkg)
+	}
+	kernel, err := cfg.Arch.findKernel(machine.kernel)
 	if err != nil {
 		t.Skipf("no kernel for the test machine: %v", err)
 	}
@@ -79,7 +80,7 @@ func Run(t *testing.T, cfg Config) Result {
 	if len(j.Commands) == 0 {
 		j.Commands = [][]string{cfg.Args}
 	}
-	files := map[string]file{"/init": {path: Build(t, "github.com/gantry-containers/gantry/test/vm/init")}}
+	files := map[string]file{"/init": {path: cfg.Arch.Build(t, "github.com/gantry-containers/gantry/test/vm/init")}}
 	for name, path := range cfg.Binaries {
 		files[name] = file{path: path}
 	}
@@ -111,35 +112,11 @@ func Run(t *testing.T, cfg Config) Result {
 	if err := writeCPIO(initrd, files); err != nil {
 		t.Fatal(err)
 	}
-	return boot(t, cfg, qemu, kernel.image, initrd)
+	machine.qemu = qemu
+	return machine.boot(t, cfg, kernel.image, initrd)
 }
 
-// Build compiles a static program and returns the file.
-func Build(t *testing.T, pkg string) string {
-	t.Helper()
-	return goTool(t, "build", pkg)
-}
-
-// BuildTest compiles the tests of a package into a static program.
-func BuildTest(t *testing.T, pkg string) string {
-	t.Helper()
-	return goTool(t, "test", "-c", pkg)
-}
-
-func goTool(t *testing.T, args ...string) string {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), "program")
-	pkg := args[len(args)-1]
-	args = append(args[:len(args)-1:len(args)-1], "-ldflags=-s -w", "-o", out, pkg)
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build %s: %v\n%s", pkg, err, b)
-	}
-	return out
-}
-
-func boot(t *testing.T, cfg Config, qemu, image, initrd string) Result {
+func (m machine) boot(t *testing.T, cfg Config, image, initrd string) Result {
 	t.Helper()
 	mb, timeout := cfg.MemoryMB, cfg.Timeout
 	if mb == 0 {
@@ -150,14 +127,11 @@ func boot(t *testing.T, cfg Config, qemu, image, initrd string) Result {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	// Always by emulation: nested KVM is there on some machines and broken on
-	// half of those.
-	cmd := exec.CommandContext(ctx, qemu,
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", strconv.Itoa(max(cfg.CPUs, 1)), "-m", strconv.Itoa(mb),
+	args := append(m.args[:len(m.args):len(m.args)], "-smp", strconv.Itoa(max(cfg.CPUs, 1)), "-m", strconv.Itoa(mb),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", image, "-initrd", initrd,
-		// A busy host delivers too few timer interrupts for the kernel's check.
-		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off tsc=reliable no_timer_check")
+		"-append", "console="+m.console+" quiet panic=-1 mitigations=off "+m.append)
+	cmd := exec.CommandContext(ctx, m.qemu, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second

@@ -14,7 +14,7 @@ func TestCgroup(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots virtual machines: left out of short runs")
 	}
-	tests := vm.BuildTest(t, "github.com/gantry-containers/gantry/internal/ocirt/cgroup")
+	tests := vm.AMD64.BuildTest(t, "github.com/gantry-containers/gantry/internal/ocirt/cgroup")
 	for name, v1 := range map[string]bool{"v2": false, "v1": true} {
 		t.Run(name, func(t *testing.T) {
 			r := vm.Run(t, vm.Config{
@@ -41,7 +41,7 @@ func TestOCIRuntime(t *testing.T) {
 		t.Skip("busybox-static is not installed")
 	}
 	binaries := map[string]string{
-		"/oci.test": vm.BuildTest(t, "github.com/gantry-containers/gantry/internal/ociruntime"),
+		"/oci.test": vm.AMD64.BuildTest(t, "github.com/gantry-containers/gantry/internal/ociruntime"),
 	}
 	for _, name := range []string{"busybox", "sh", "false", "ps"} {
 		binaries["/bin/"+name] = busybox

@@ -21,12 +21,18 @@ import (
 	"github.com/gantry-containers/gantry/test/vm"
 )
 
-const busybox = "/bin/busybox"
+// modules are what the engine has the kernel load.
+var modules = []string{
+	"overlay", "bridge", "veth", "loop", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_ct",
+	"nft_nat", "nft_masq", "nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_reject", "nft_reject_inet",
+	"nft_redir", "nft_limit", "nft_numgen", "nft_hash", "nft_objref", "nft_quota",
+}
 
 func TestEngine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a virtual machine: left out of short runs")
 	}
+	const busybox = "/bin/busybox"
 	if _, err := os.Stat(busybox); err != nil {
 		t.Skip("busybox-static is not installed")
 	}
@@ -34,8 +40,34 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	binaries := files(t, vm.AMD64, programs, busybox)
+	addDynamic(t, binaries, "apparmor", "sbin/apparmor_parser")
+	addDynamic(t, binaries, "runc", "sbin/runc")
+	// GANTRY_STORY chooses tests, as the flag -run does.
+	tell(t, vm.AMD64, binaries, os.Getenv("GANTRY_STORY"))
+}
+
+// The way of a container through all the programs on the other processor; what
+// does not depend on it, the test above has looked at.
+func TestEngineARM64(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a virtual machine: left out of short runs")
+	}
+	tree, err := vm.ARM64.Package("busybox-static")
+	if err != nil {
+		t.Skip("no busybox for the test machine: ", err)
+	}
+	programs := vm.ARM64.BuildAll(t, "github.com/gantry-containers/gantry/cmd/...")
+	binaries := files(t, vm.ARM64, programs, filepath.Join(tree, "bin/busybox"))
+	tell(t, vm.ARM64, binaries, "^(TestExitCodes|TestLifecycle|TestPublish|TestPause|TestOCI)$")
+}
+
+// files are the programs of the machine, but those of a distribution.
+func files(t *testing.T, arch vm.Arch, programs, busybox string) map[string]string {
+	t.Helper()
 	binaries := map[string]string{
-		"/story.test": vm.BuildTest(t, "github.com/gantry-containers/gantry/test/vmengine/story"),
+		"/story.test":    arch.BuildTest(t, "github.com/gantry-containers/gantry/test/vmengine/story"),
+		"/sbin/modprobe": busybox,
 	}
 	for _, name := range []string{"gantry", "gantryd", "gantry-shim", "gantry-oci", "gantry-init"} {
 		binaries["/bin/"+name] = filepath.Join(programs, name)
@@ -43,18 +75,18 @@ func TestEngine(t *testing.T) {
 	for _, name := range []string{"busybox", "sh", "cat"} {
 		binaries["/bin/"+name] = busybox
 	}
-	binaries["/sbin/modprobe"] = busybox
-	addParser(t, binaries)
+	return binaries
+}
+
+// tell boots the machine and reports the tests in it.
+func tell(t *testing.T, arch vm.Arch, binaries map[string]string, run string) {
+	t.Helper()
 	r := vm.Run(t, vm.Config{
+		Arch:     arch,
 		Binaries: binaries,
-		// GANTRY_STORY chooses tests, as the flag -run does.
-		Args: []string{"/story.test", "-test.v=test2json", "-test.timeout=280s", "-test.run=" + os.Getenv("GANTRY_STORY")},
-		Env:  []string{"GANTRY_TEST_MACHINE=1", "GANTRY_BIN=/bin"},
-		Autoload: []string{
-			"overlay", "bridge", "veth", "loop", "nf_tables", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_ct",
-			"nft_nat", "nft_masq", "nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_reject", "nft_reject_inet",
-			"nft_redir", "nft_limit", "nft_numgen", "nft_hash", "nft_objref", "nft_quota",
-		},
+		Args:     []string{"/story.test", "-test.v=test2json", "-test.timeout=280s", "-test.run=" + run},
+		Env:      []string{"GANTRY_TEST_MACHINE=1", "GANTRY_BIN=/bin"},
+		Autoload: modules,
 		MemoryMB: 1536,
 		Timeout:  6 * time.Minute,
 	})
@@ -75,27 +107,26 @@ func TestEngine(t *testing.T) {
 	}
 }
 
-// addParser gives the machine the program that compiles AppArmor profiles. Debian
-// installs it where there is AppArmor.
-func addParser(t *testing.T, binaries map[string]string) {
+// addDynamic gives the machine a program of a Debian package with its libraries,
+// which are the host's; without them the tests that need it skip.
+func addDynamic(t *testing.T, binaries map[string]string, pkg, path string) {
 	t.Helper()
-	const path, loader = "sbin/apparmor_parser", "/lib64/ld-linux-x86-64.so.2"
-	tree, err := vm.Package("apparmor")
+	const loader = "/lib64/ld-linux-x86-64.so.2"
+	tree, err := vm.AMD64.Package(pkg)
 	if err != nil {
-		t.Log("no AppArmor profile in the machine:", err)
+		t.Logf("no %s in the machine: %v", pkg, err)
 		return
 	}
-	parser := filepath.Join(tree, path)
-	if _, err := os.Stat(parser); err != nil { // merged /usr
-		parser = filepath.Join(tree, "usr", path)
+	program := filepath.Join(tree, path)
+	if _, err := os.Stat(program); err != nil { // merged /usr
+		program = filepath.Join(tree, "usr", path)
 	}
-	// It needs nothing but libc, which is the host's.
-	libs, err := exec.Command(loader, "--list", parser).Output()
+	libs, err := exec.Command(loader, "--list", program).Output()
 	if err != nil {
-		t.Log("no AppArmor profile in the machine:", err)
+		t.Logf("no %s in the machine: its libraries are not here: %v", pkg, err)
 		return
 	}
-	binaries["/"+path], binaries[loader] = parser, loader
+	binaries["/"+path], binaries[loader] = program, loader
 	for line := range strings.Lines(string(libs)) {
 		if name, file, ok := strings.Cut(strings.TrimSpace(line), " => "); ok {
 			file, _, _ = strings.Cut(file, " ")

@@ -39,6 +39,9 @@ func run(m *testing.M) int {
 	if err == nil {
 		engine, err = enginetest.New("/run/story")
 	}
+	if _, missing := os.Stat(runc); err == nil && missing == nil {
+		engine.Args = append(engine.Args, "--add-runtime", "runc="+runc)
+	}
 	if err == nil {
 		err = engine.Start(ctx)
 	}
