@@ -173,10 +173,17 @@ func (a *accounts) check(ctx context.Context, user, password string, t *attempt)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// Many guesses may have begun at once: those before this one count.
+	if err := t.refused(); err != nil {
+		<-a.gate
+		return err
+	}
 	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
+	if err != nil || !exists {
+		t.failed() // before the next one is let in
+	}
 	<-a.gate
 	if err != nil || !exists {
-		t.failed()
 		return errs.Unauthorized("incorrect username or password")
 	}
 	t.succeeded()

@@ -23,6 +23,7 @@ const (
 	longestWait   = 2 * time.Minute
 	longestDelay  = 3 * time.Second
 	throttleLimit = 16384
+	longestUser   = 255 // bytes of a name that are remembered: anybody can send a longer one
 )
 
 // ThrottledError is the answer to who guessed too often. It is an
@@ -59,7 +60,7 @@ type attempt struct {
 }
 
 func (t *throttle) of(r *http.Request, user string, now time.Time) *attempt {
-	return &attempt{t, "from " + network(r.RemoteAddr), "user " + user, now}
+	return &attempt{t, "from " + network(r.RemoteAddr), "user " + user[:min(len(user), longestUser)], now}
 }
 
 // network is what shares a count: an address of IPv4, a /64 of IPv6.
@@ -81,14 +82,13 @@ func network(remote string) string {
 
 // begin refuses the attempt, or makes it wait.
 func (a *attempt) begin(ctx context.Context) error {
+	if err := a.refused(); err != nil {
+		return err
+	}
 	t := a.throttle
 	t.mu.Lock()
-	refused := t.pause(a.address, a.now, firstRefusal, longestWait) - a.since(a.address)
 	delay := t.pause(a.user, a.now, longestDelay/64, longestDelay)
 	t.mu.Unlock()
-	if refused > 0 {
-		return &ThrottledError{max(refused, time.Second)}
-	}
 	if delay == 0 {
 		return nil
 	}
@@ -100,6 +100,17 @@ func (a *attempt) begin(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// refused is a *ThrottledError while the address may not guess, or nil.
+func (a *attempt) refused() error {
+	t := a.throttle
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if left := t.pause(a.address, a.now, firstRefusal, longestWait) - a.since(a.address); left > 0 {
+		return &ThrottledError{max(left, time.Second)}
+	}
+	return nil
 }
 
 // pause doubles with each failure beyond those that are free.

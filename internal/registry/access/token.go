@@ -85,7 +85,12 @@ type issuer struct {
 	known map[[sha256.Size]byte]*claims
 }
 
-const knownLimit = 4096
+// What is remembered of tokens: so many, none of which is longer than this, in
+// bytes. A client can have tokens made that name hundreds of repositories.
+const (
+	knownLimit   = 4096
+	longestKnown = 8 << 10
+)
 
 func newIssuer(o Options) (*issuer, error) {
 	i := &issuer{name: o.Issuer, lifetime: o.Lifetime, known: map[[sha256.Size]byte]*claims{}}
@@ -207,7 +212,9 @@ func (i *issuer) verify(token, use string, now time.Time) (*claims, error) {
 		if err := parsed.Claims(i.key.Public().Key, c); err != nil {
 			return nil, errs.Unauthorized("the token was not signed here")
 		}
-		i.remember(sum, c)
+		if len(token) <= longestKnown {
+			i.remember(sum, c)
+		}
 	}
 	if c.Use != use {
 		return nil, errs.Unauthorized("the token is for something else")
