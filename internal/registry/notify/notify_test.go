@@ -207,3 +207,21 @@ func TestEndpointsThatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// What a person would lose: the token of the webhook, to a server it was never
+// meant for.
+func TestSecretsDoNotFollowARedirect(t *testing.T) {
+	other := newReceiver(t)
+	hook := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(hook.Close)
+	n := notifier(t, records(t, t.TempDir()), Endpoint{
+		Name: "hook", URL: hook.URL, Headers: map[string]string{"Authorization": "Bearer secret", "X-Token": "secret"},
+	})
+	n.Notify(pushed("v1"))
+	header := other.next(t).header
+	for _, name := range []string{"Authorization", "X-Token"} {
+		if got := header.Get(name); got != "" {
+			t.Errorf("%s: %s was sent to another server", name, got)
+		}
+	}
+}

@@ -51,7 +51,7 @@ type queue struct {
 func openQueue(ctx context.Context, e Endpoint, records depot.Records, log *slog.Logger) (*queue, error) {
 	q := &queue{
 		Endpoint: e, records: records, log: log.With("webhook", e.Name),
-		client: &http.Client{Timeout: e.Timeout},
+		client: &http.Client{Timeout: e.Timeout, CheckRedirect: e.redirected},
 		wake:   make(chan struct{}, 1),
 	}
 	keys, err := records.RecordKeys(ctx, q.key(""), "", -1)
@@ -249,6 +249,21 @@ func (q *queue) post(ctx context.Context, body []byte) error {
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // absent, or a date: our own pace
 	return &refusal{resp.Status, time.Duration(seconds) * time.Second}
+}
+
+// redirected keeps the configured headers, in which there are secrets, from any
+// server but the one they were given for, and from the network in the clear.
+func (e *Endpoint) redirected(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errs.Unavailable("the endpoint redirects without end")
+	}
+	first := via[0].URL
+	if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
+		for key := range e.Headers {
+			req.Header.Del(key)
+		}
+	}
+	return nil
 }
 
 // linger is how long a delivery under way may go on when the notifier is closed:
