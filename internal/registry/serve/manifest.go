@@ -190,7 +190,6 @@ func (s *Server) manifestBody(rq *request) ([]byte, error) {
 		rq.w.Header().Set("Connection", "close") // nobody reads the rest
 		return nil, tooLarge
 	}
-	s.deadline(rq)
 	body, err := io.ReadAll(http.MaxBytesReader(rq.w, rq.Body, limit))
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
@@ -199,6 +198,7 @@ func (s *Server) manifestBody(rq *request) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, codeSizeInvalid, "the manifest did not arrive whole: %w", err)
 	}
+	_ = http.NewResponseController(rq.w).SetReadDeadline(time.Time{}) // storing it may take longer
 	return body, nil
 }
 

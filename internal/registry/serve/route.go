@@ -82,9 +82,14 @@ func baseRules() []rule {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Asked for by clients older than the specification, harmless to others.
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	// A blob is what somebody pushed: no browser is to take it for a script.
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	rq := &request{Request: r, w: w}
 	if r.URL.RawQuery != "" {
 		rq.query = r.URL.Query()
+	}
+	if r.ContentLength != 0 {
+		s.deadline(rq) // also for a body nobody here reads: net/http waits for its end
 	}
 	if err := s.serve(rq); err != nil {
 		s.fail(rq, err)

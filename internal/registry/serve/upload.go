@@ -30,20 +30,24 @@ type active struct {
 // take makes the request the one that writes to the upload. A client that was
 // cut off comes back before the server has noticed: the newer request is the
 // one that counts, the older one is ended and what it brought is kept.
+//
+// An upload of the same ID in another repository is another one, or who may push
+// there could end it.
 func (s *Server) take(rq *request) (release func(), err error) {
+	key := rq.repository + "@" + rq.upload
 	mine := &active{
 		stop: func() { _ = http.NewResponseController(rq.w).SetReadDeadline(time.Unix(1, 0)) },
 		done: make(chan struct{}),
 	}
 	for {
 		s.uploads.mu.Lock()
-		other := s.uploads.active[rq.upload]
+		other := s.uploads.active[key]
 		if other == nil {
-			s.uploads.active[rq.upload] = mine
+			s.uploads.active[key] = mine
 			s.uploads.mu.Unlock()
 			return func() {
 				s.uploads.mu.Lock()
-				delete(s.uploads.active, rq.upload)
+				delete(s.uploads.active, key)
 				s.uploads.mu.Unlock()
 				close(mine.done)
 			}, nil
@@ -93,6 +97,9 @@ func (p *patient) Read(b []byte) (int, error) {
 	n, err := p.body.Read(b)
 	if err != nil && err != io.EOF {
 		p.err = err
+	}
+	if err == io.EOF {
+		_ = p.control.SetReadDeadline(time.Time{}) // what is done with it now may take longer
 	}
 	return n, err
 }

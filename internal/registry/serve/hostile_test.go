@@ -1,0 +1,73 @@
+package serve
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// What a person would lose: connections, to clients who need no right to hold
+// one: net/http reads to the end of a body before it answers.
+func TestABodyNobodyReadsHasAnEnd(t *testing.T) {
+	s := registry(t, func(o *Options) { o.Limits.Body = 50 * time.Millisecond })
+	c, err := net.Dial("tcp", host(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(c, "POST /v2/ HTTP/1.1\r\nHost: registry.test\r\nContent-Length: 100\r\n\r\n{")
+	if _, err := io.ReadAll(c); err != nil { // ends when the registry gives up
+		t.Error(err)
+	}
+}
+
+// What a person would lose: a push, to somebody with a repository of his own who
+// has seen its ID.
+func TestAnUploadIsNotStoppedFromElsewhere(t *testing.T) {
+	p := &peer{base: registry(t, nil).URL}
+	location, err := p.start("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Repeat([]byte("0123456789"), 1000)
+	c := half(t, p, location, data[:5000], len(data))
+	id := location[len(location)-36:]
+	for _, method := range []string{"GET", "PATCH", "DELETE"} {
+		a, err := p.want(404, method, "/v2/other/blobs/uploads/"+id, []byte{})
+		if err := first(err, a.code(codeBlobUploadUnknown)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := c.Write(data[5000:]); err != nil {
+		t.Fatal(err)
+	}
+	status := make([]byte, 12)
+	if _, err := io.ReadFull(c, status); err != nil || string(status) != "HTTP/1.1 202" {
+		t.Fatalf("the upload was ended: %q, %v", status, err)
+	}
+	if a, err := p.finish(location, digest.FromBytes(data), nil); err != nil || a.status != 201 {
+		t.Errorf("%v, %v", a, err)
+	}
+}
+
+// What a person would lose: the page's rule that only its own scripts run, as a
+// blob comes from the same origin.
+func TestABlobIsNoScript(t *testing.T) {
+	p := &peer{base: registry(t, nil).URL}
+	dgst, err := p.push("r", []byte("alert(1)"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := p.want(200, "GET", blobPath("r", dgst), nil)
+	if err := first(err, a.has("X-Content-Type-Options", "nosniff")); err != nil {
+		t.Error(err)
+	}
+}
