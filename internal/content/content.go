@@ -190,19 +190,24 @@ func (s *Store) Walk(f func(Info) error) error {
 			if dgst.Validate() != nil {
 				continue // not ours
 			}
-			fi, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if err := f(Info{dgst, fi.Size(), fi.ModTime()}); err != nil {
+			if err := tell(e, dgst, f); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// tell calls f for a file of a directory, unless that is gone by now.
+func tell(e fs.DirEntry, dgst digest.Digest, f func(Info) error) error {
+	fi, err := e.Info()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f(Info{dgst, fi.Size(), fi.ModTime()})
 }
 
 // NewWriter starts a blob. With an expected digest and a size (in bytes, -1

@@ -160,14 +160,7 @@ func (s *Store) WalkPartials(f func(Info) error) error {
 		if check(dgst) != nil {
 			continue // not ours
 		}
-		fi, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := f(Info{dgst, fi.Size(), fi.ModTime()}); err != nil {
+		if err := tell(e, dgst, f); err != nil {
 			return err
 		}
 	}

@@ -102,6 +102,33 @@ func CheckDigest(dgst digest.Digest) error {
 	return nil
 }
 
+// CheckBoth is CheckRepository and CheckDigest: what arrives from outside before
+// it becomes a key.
+func CheckBoth(repository string, dgst digest.Digest) error {
+	if err := CheckRepository(repository); err != nil {
+		return err
+	}
+	return CheckDigest(dgst)
+}
+
+// CheckManifest looks at all names that come with a manifest.
+func CheckManifest(repository string, m *Manifest, tags []string) error {
+	if err := CheckBoth(repository, m.Digest); err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			return err
+		}
+	}
+	for _, dgst := range m.Names() {
+		if err := CheckDigest(dgst); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CheckKey fails with ErrInvalidArgument unless the key can be one of Records.
 func CheckKey(key string) error {
 	ok := key != "" && len(key) <= 512

@@ -14,13 +14,6 @@ import (
 	"github.com/gantry-containers/gantry/internal/registry/depot"
 )
 
-func checked(repository string, dgst digest.Digest) error {
-	if err := depot.CheckRepository(repository); err != nil {
-		return err
-	}
-	return depot.CheckDigest(dgst)
-}
-
 // linked finds a blob the repository has.
 func (b *Bucket) linked(ctx context.Context, repository string, dgst digest.Digest) (depot.Info, error) {
 	data, object, ok, err := b.get(ctx, join("links", repository, string(dgst)))
@@ -39,7 +32,7 @@ func (b *Bucket) linked(ctx context.Context, repository string, dgst digest.Dige
 
 // Stat implements depot.Reader.
 func (b *Bucket) Stat(ctx context.Context, repository string, dgst digest.Digest) (depot.Info, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return depot.Info{}, err
 	}
 	if err := b.holds.Hold(ctx, repository, dgst); err != nil {
@@ -50,7 +43,7 @@ func (b *Bucket) Stat(ctx context.Context, repository string, dgst digest.Digest
 
 // Open implements depot.Reader.
 func (b *Bucket) Open(ctx context.Context, repository string, dgst digest.Digest) (io.ReadSeekCloser, depot.Info, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return nil, depot.Info{}, err
 	}
 	info, err := b.linked(ctx, repository, dgst)
@@ -161,7 +154,7 @@ func (b *Bucket) link(ctx context.Context, repository string, info depot.Info) e
 
 // Mount implements depot.Depot.
 func (b *Bucket) Mount(ctx context.Context, from, repository string, dgst digest.Digest) (depot.Info, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return depot.Info{}, err
 	}
 	if err := depot.CheckRepository(from); err != nil {
@@ -190,7 +183,7 @@ func (b *Bucket) Holders(ctx context.Context, dgst digest.Digest, after string, 
 
 // DeleteBlob implements depot.Depot.
 func (b *Bucket) DeleteBlob(ctx context.Context, repository string, dgst digest.Digest) error {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return err
 	}
 	lock := b.lockOf(repository)

@@ -79,18 +79,10 @@ func (b *Bucket) Tag(ctx context.Context, repository, name string) (t depot.Tag,
 
 // PutManifest implements depot.Depot.
 func (b *Bucket) PutManifest(ctx context.Context, repository string, m depot.Manifest, body []byte, o depot.PutOptions) error {
-	if err := checked(repository, m.Digest); err != nil {
+	if err := depot.CheckManifest(repository, &m, o.Tags); err != nil {
 		return err
 	}
-	for _, tag := range o.Tags {
-		if err := depot.CheckTag(tag); err != nil {
-			return err
-		}
-	}
 	for _, dgst := range append(m.Names(), m.Digest) {
-		if err := depot.CheckDigest(dgst); err != nil {
-			return err
-		}
 		b.holds.Note(repository, dgst)
 	}
 	if m.Pushed.IsZero() {
@@ -207,7 +199,7 @@ func (b *Bucket) DeleteTag(ctx context.Context, repository, name string) error {
 
 // DeleteManifest implements depot.Depot.
 func (b *Bucket) DeleteManifest(ctx context.Context, repository string, dgst digest.Digest) error {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return err
 	}
 	lock := b.lockOf(repository)
@@ -288,7 +280,7 @@ func (b *Bucket) Manifests(ctx context.Context, repository, after string, n int)
 
 // Referrers implements depot.Reader.
 func (b *Bucket) Referrers(ctx context.Context, repository string, subject digest.Digest, after string, n int) (list []depot.Manifest, err error) {
-	if err := checked(repository, subject); err != nil {
+	if err := depot.CheckBoth(repository, subject); err != nil {
 		return nil, err
 	}
 	names, err := b.list(ctx, join("referrers", repository, string(subject), ""), "", after, n)
@@ -339,7 +331,7 @@ func (b *Bucket) Blobs(ctx context.Context, repository string, f func(depot.Info
 
 // Drop implements depot.Collectable.
 func (b *Bucket) Drop(ctx context.Context, repository string, dgst digest.Digest, before time.Time) (bool, int64, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return false, 0, err
 	}
 	lock := b.lockOf(repository)
@@ -367,7 +359,7 @@ func (b *Bucket) Drop(ctx context.Context, repository string, dgst digest.Digest
 
 // DropManifest implements depot.Collectable.
 func (b *Bucket) DropManifest(ctx context.Context, repository string, dgst digest.Digest, before time.Time) (bool, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return false, err
 	}
 	lock := b.lockOf(repository)

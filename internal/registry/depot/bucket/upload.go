@@ -383,11 +383,11 @@ func (b *Bucket) ExpireUploads(ctx context.Context, since time.Time) (n int, err
 
 // Put implements depot.Depot.
 func (b *Bucket) Put(ctx context.Context, repository string, dgst digest.Digest, size int64, r io.Reader) (depot.Info, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return depot.Info{}, err
 	}
 	if size >= 0 {
-		r = &sized{r: r, want: size, digest: dgst}
+		r = depot.Sized(r, dgst, size)
 	}
 	u := b.newUpload(ctx, repository, dgst.Algorithm())
 	u.direct = blobKey(dgst)
@@ -397,21 +397,4 @@ func (b *Bucket) Put(ctx context.Context, repository string, dgst digest.Digest,
 		_ = u.Cancel(context.WithoutCancel(ctx))
 	}
 	return info, err
-}
-
-// sized holds what is read against the number of bytes that were promised.
-type sized struct {
-	r      io.Reader
-	n      int64
-	want   int64
-	digest digest.Digest
-}
-
-func (s *sized) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.n += int64(n)
-	if s.n > s.want || err == io.EOF && s.n != s.want {
-		err = &depot.Mismatch{Want: s.digest, WantSize: s.want, GotSize: s.n}
-	}
-	return n, err
 }

@@ -84,7 +84,7 @@ func (d *Directory) Blobs(ctx context.Context, repository string, f func(depot.I
 
 // Drop implements depot.Collectable.
 func (d *Directory) Drop(_ context.Context, repository string, dgst digest.Digest, before time.Time) (dropped bool, freed int64, err error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return false, 0, err
 	}
 	done := d.holds.Dropping(repository, dgst, before)
@@ -104,7 +104,7 @@ func (d *Directory) Drop(_ context.Context, repository string, dgst digest.Diges
 
 // DropManifest implements depot.Collectable.
 func (d *Directory) DropManifest(_ context.Context, repository string, dgst digest.Digest, before time.Time) (bool, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return false, err
 	}
 	done := d.holds.Dropping(repository, dgst, before)

@@ -75,17 +75,9 @@ func anyWith(tx *bolt.Tx, bucket, prefix []byte) bool {
 	return bytes.HasPrefix(k, prefix)
 }
 
-// checked looks at what arrives from outside before it becomes a key.
-func checked(repository string, dgst digest.Digest) error {
-	if err := depot.CheckRepository(repository); err != nil {
-		return err
-	}
-	return depot.CheckDigest(dgst)
-}
-
 // Stat implements depot.Reader.
 func (d *Directory) Stat(ctx context.Context, repository string, dgst digest.Digest) (info depot.Info, err error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return info, err
 	}
 	if err := d.holds.Hold(ctx, repository, dgst); err != nil {
@@ -117,7 +109,7 @@ func (memory) Close() error { return nil }
 
 // Open implements depot.Reader.
 func (d *Directory) Open(ctx context.Context, repository string, dgst digest.Digest) (content io.ReadSeekCloser, info depot.Info, err error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return nil, info, err
 	}
 	err = d.view(ctx, func(tx *bolt.Tx) error {
@@ -236,7 +228,7 @@ func ensure(tx *bolt.Tx, repository string) error {
 
 // Mount implements depot.Depot.
 func (d *Directory) Mount(ctx context.Context, from, repository string, dgst digest.Digest) (info depot.Info, err error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return info, err
 	}
 	if err := depot.CheckRepository(from); err != nil {
@@ -298,7 +290,7 @@ func (d *Directory) Holders(ctx context.Context, dgst digest.Digest, after strin
 
 // DeleteBlob implements depot.Depot.
 func (d *Directory) DeleteBlob(_ context.Context, repository string, dgst digest.Digest) error {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return err
 	}
 	_, err := d.unlink(repository, dgst, func(tx *bolt.Tx) error {

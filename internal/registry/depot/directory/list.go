@@ -71,7 +71,7 @@ func (d *Directory) Manifests(ctx context.Context, repository, after string, n i
 
 // Referrers implements depot.Reader.
 func (d *Directory) Referrers(ctx context.Context, repository string, subject digest.Digest, after string, n int) (list []depot.Manifest, err error) {
-	if err := checked(repository, subject); err != nil {
+	if err := depot.CheckBoth(repository, subject); err != nil {
 		return nil, err
 	}
 	names, err := d.list(ctx, bReferrers, repository+"\x00"+string(subject)+"\x00", after, n)

@@ -119,18 +119,10 @@ func (d *Directory) body(tx *bolt.Tx, m depot.Manifest) ([]byte, error) {
 
 // PutManifest implements depot.Depot.
 func (d *Directory) PutManifest(ctx context.Context, repository string, m depot.Manifest, body []byte, o depot.PutOptions) error {
-	if err := checked(repository, m.Digest); err != nil {
+	if err := depot.CheckManifest(repository, &m, o.Tags); err != nil {
 		return err
 	}
-	for _, tag := range o.Tags {
-		if err := depot.CheckTag(tag); err != nil {
-			return err
-		}
-	}
 	for _, dgst := range append(m.Names(), m.Digest) {
-		if err := depot.CheckDigest(dgst); err != nil {
-			return err
-		}
 		d.holds.Note(repository, dgst)
 	}
 	where := byte(inDatabase)
@@ -283,7 +275,7 @@ func (d *Directory) DeleteTag(_ context.Context, repository, tag string) error {
 
 // DeleteManifest implements depot.Depot.
 func (d *Directory) DeleteManifest(_ context.Context, repository string, dgst digest.Digest) error {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return err
 	}
 	return d.removeManifest(repository, dgst, func(_ *bolt.Tx, _ depot.Manifest, there bool) error {

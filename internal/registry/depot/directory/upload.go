@@ -372,7 +372,7 @@ func (u *upload) sync() error {
 
 // Put implements depot.Depot.
 func (d *Directory) Put(ctx context.Context, repository string, dgst digest.Digest, size int64, r io.Reader) (depot.Info, error) {
-	if err := checked(repository, dgst); err != nil {
+	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return depot.Info{}, err
 	}
 	u, err := d.StartUpload(ctx, repository, dgst.Algorithm())
@@ -380,28 +380,11 @@ func (d *Directory) Put(ctx context.Context, repository string, dgst digest.Dige
 		return depot.Info{}, err
 	}
 	if size >= 0 {
-		r = &sized{r: r, want: size, digest: dgst}
+		r = depot.Sized(r, dgst, size)
 	}
 	info, err := u.Commit(ctx, dgst, r)
 	if err != nil {
 		u.Cancel(ctx)
 	}
 	return info, err
-}
-
-// sized holds what is read against the number of bytes that were promised.
-type sized struct {
-	r      io.Reader
-	n      int64
-	want   int64
-	digest digest.Digest
-}
-
-func (s *sized) Read(b []byte) (int, error) {
-	n, err := s.r.Read(b)
-	s.n += int64(n)
-	if s.n > s.want || err == io.EOF && s.n != s.want {
-		err = &depot.Mismatch{Want: s.digest, WantSize: s.want, GotSize: s.n}
-	}
-	return n, err
 }
