@@ -16,7 +16,7 @@ func TestARM64(t *testing.T) {
 	}
 	tree, err := vm.ARM64.Package("busybox-static")
 	if err != nil {
-		t.Skip("no busybox for the test machine: ", err)
+		t.Skipf("no busybox for the test machine: %v", err)
 	}
 	busybox := filepath.Join(tree, "bin/busybox")
 	binaries := map[string]string{"/usr/bin/busybox": busybox}

@@ -55,7 +55,7 @@ func TestEngineARM64(t *testing.T) {
 	}
 	tree, err := vm.ARM64.Package("busybox-static")
 	if err != nil {
-		t.Skip("no busybox for the test machine: ", err)
+		t.Skipf("no busybox for the test machine: %v", err)
 	}
 	programs := vm.ARM64.BuildAll(t, "github.com/gantry-containers/gantry/cmd/...")
 	binaries := files(t, vm.ARM64, programs, filepath.Join(tree, "bin/busybox"))
