@@ -68,11 +68,10 @@ type errorBody struct {
 
 // fail answers a request with its error.
 func (s *Server) fail(rq *request, err error) {
-	if rq.Context().Err() != nil {
-		return // nobody is there to read it
-	}
 	status, entries := s.explain(rq, err)
-	if status >= 500 {
+	// That the client left is no failure of ours. It is answered all the same: it
+	// may only have stalled, and no answer at all is a 200 to it.
+	if status >= 500 && rq.Context().Err() == nil {
 		s.log.Error("the registry failed a request", "method", rq.Method, "path", rq.URL.Path, "error", err)
 	}
 	if err := rq.json(status, errorBody{entries}); err != nil {
