@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -36,6 +37,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		next = http.HandlerFunc(s.health)
 	default:
 		next = site.pages
+	}
+	if r.ContentLength != 0 {
+		// The protocol knows uploads and has deadlines of its own; to all the
+		// rest bodies are small, and a client that stalls holds a connection.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
 	s.metrics.Count(next, s.log).ServeHTTP(w, r)
 }

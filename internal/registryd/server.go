@@ -48,6 +48,8 @@ type Server struct {
 	site     atomic.Pointer[site]
 	collect  sync.Mutex // held by the collection of garbage under way
 
+	bodyTimeout time.Duration // of requests that are no uploads
+
 	mu       sync.RWMutex // guards notifier: held for reading while it is told something
 	notifier *notify.Notifier
 
@@ -76,7 +78,7 @@ func level(text string) (slog.Level, error) {
 // Start opens the storage and the listeners. When it returns, a client may
 // connect: its request waits until Serve is called.
 func Start(ctx context.Context, c *Config) (*Server, error) {
-	s := &Server{level: new(slog.LevelVar), metrics: metrics.New()}
+	s := &Server{level: new(slog.LevelVar), metrics: metrics.New(), bodyTimeout: 30 * time.Second}
 	l, err := level(c.Log.Level)
 	if err != nil {
 		return nil, err

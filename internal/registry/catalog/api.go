@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/registry/access"
+	"github.com/gantry-containers/gantry/internal/registry/depot"
 )
 
 // API is the catalogue over HTTP. Requests are authenticated as those of /v2/
@@ -86,7 +87,7 @@ func (api *API) serve(w http.ResponseWriter, r *http.Request, handle func(*visit
 	id, err := api.access.IdentifyBrowser(r)
 	if err == nil {
 		v := &visit{Request: r, w: w, id: id, name: r.PathValue("name")}
-		if v.name != "" && !api.access.MayRead(id, v.name) {
+		if v.name != "" && (depot.CheckRepository(v.name) != nil || !api.access.MayRead(id, v.name)) {
 			err = errs.NotFound("there is no repository %s", v.name)
 		} else {
 			err = handle(v)
@@ -360,7 +361,7 @@ func (api *API) star(v *visit) error {
 		id := rand.Text()
 		http.SetCookie(v.w, &http.Cookie{
 			Name: browserCookie, Value: id, Path: "/", MaxAge: 365 * 24 * 3600,
-			HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: v.TLS != nil,
+			HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: v.TLS != nil || v.URL.Scheme == "https",
 		})
 		who = voter("browser", id)
 	}

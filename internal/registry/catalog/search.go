@@ -31,9 +31,13 @@ type Query struct {
 	MayRead func(name string) bool
 }
 
+// maxQuery is how much of a query is looked at, in bytes: a search holds up
+// everything else for its number of words times that of repositories.
+const maxQuery = 256
+
 // Search finds repositories, the best first.
 func (c *Catalog) Search(q Query) []Repository {
-	words := strings.Fields(strings.ToLower(q.Text))
+	words := strings.Fields(strings.ToLower(q.Text[:min(len(q.Text), maxQuery)]))
 	type hit struct {
 		Repository
 		score int
