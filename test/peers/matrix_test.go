@@ -162,7 +162,7 @@ func (r *room) takers() map[string]struct {
 		}},
 		"umoci": {false, func(t *testing.T, name, back string) (string, string) {
 			layout, bundle := filepath.Join(t.TempDir(), "layout"), filepath.Join(t.TempDir(), "bundle")
-			r.run(t, "skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-oci-accept-uncompressed-layers", "docker://"+name, "oci:"+layout+":1")
+			r.run(t, "skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-oci-accept-uncompressed-layers", "--dest-compress-format", "gzip", "docker://"+name, "oci:"+layout+":1")
 			r.run(t, "umoci", "unpack", "--image", layout+":1", bundle)
 			r.run(t, "skopeo", "copy", "-q", "--dest-tls-verify=false", "oci:"+layout+":1", "docker://"+back)
 			return "", read(t, filepath.Join(bundle, "rootfs/etc/motd"))
