@@ -139,6 +139,9 @@ func (e *Endpoint) check() error {
 	return nil
 }
 
+// longest is the longest pause between two attempts.
+const longest = 365 * 24 * time.Hour
+
 // fill gives defaults to what was not said.
 func (e *Endpoint) fill() {
 	for value, fallback := range map[*time.Duration]time.Duration{
@@ -148,6 +151,7 @@ func (e *Endpoint) fill() {
 			*value = fallback
 		}
 	}
+	e.MaxBackoff = min(e.MaxBackoff, longest)
 	if len(e.Events) == 0 {
 		e.Events = []serve.EventAction{serve.EventPush, serve.EventDelete}
 	}

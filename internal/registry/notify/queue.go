@@ -282,7 +282,10 @@ func lingering(ctx context.Context) (context.Context, context.CancelFunc) {
 // pause doubles, with a quarter of chance in it, so that many registries do not
 // come back to an endpoint at once.
 func (q *queue) pause(failures int, err error) time.Duration {
-	d := min(q.MaxBackoff, q.Backoff<<min(failures, 20))
+	d := min(q.Backoff, q.MaxBackoff)
+	for range min(failures, 20) {
+		d = min(2*d, q.MaxBackoff)
+	}
 	d -= time.Duration(rand.Int64N(int64(d)/4 + 1))
 	var refused *refusal
 	if errors.As(err, &refused) {
