@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/gantry-containers/gantry/internal/registry/depot"
+	"github.com/gantry-containers/gantry/internal/registry/depot/bucket/s3test"
 	"github.com/gantry-containers/gantry/internal/registry/depot/depottest"
 )
 
@@ -23,8 +24,8 @@ var ctx = context.Background()
 // partSize is small, so that uploads have many parts.
 const partSize = 64 << 10
 
-func server(t *testing.T) (*s3, Options) {
-	s := newS3(partSize)
+func server(t *testing.T) (*s3test.Server, Options) {
+	s := s3test.New(partSize)
 	h := httptest.NewServer(s)
 	t.Cleanup(h.Close)
 	return s, Options{
@@ -116,12 +117,12 @@ func TestNothingStays(t *testing.T) {
 	if _, err := b.ExpireUploads(ctx, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key := range s.objects {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	for key := range s.Objects {
 		t.Errorf("%s stays", key)
 	}
-	for id := range s.uploads {
+	for id := range s.Uploads {
 		t.Errorf("multipart upload %s stays", id)
 	}
 }
@@ -168,9 +169,9 @@ func TestServerFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := func(broken, full bool) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.broken, s.full = broken, full
+		s.Mu.Lock()
+		defer s.Mu.Unlock()
+		s.Broken, s.Full = broken, full
 	}
 	set(false, true)
 	if _, err := u.ReadFrom(bytes.NewReader(data[100_000:])); !errors.Is(err, syscall.ENOSPC) {
@@ -211,7 +212,7 @@ func TestCopyInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) || s.copied == 0 {
-		t.Errorf("%d bytes, %v, %d parts were copied", len(got), err, s.copied)
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) || s.Copied == 0 {
+		t.Errorf("%d bytes, %v, %d parts were copied", len(got), err, s.Copied)
 	}
 }

@@ -1,4 +1,5 @@
-package bucket
+// Package s3test is a small S3-compatible server for tests.
+package s3test
 
 import (
 	"bufio"
@@ -17,34 +18,35 @@ import (
 	"time"
 )
 
-// s3 is a small S3-compatible server: objects with ranges, copies, listings in
+// Server is a small S3-compatible server: objects with ranges, copies, listings in
 // order, multipart uploads whose parts but the last have a least size, as the
 // S3 API reference describes them. It verifies that requests are signed, not
 // the signatures.
-type s3 struct {
+type Server struct {
 	least int // bytes of a part
 
-	mu      sync.Mutex // guards what follows
-	objects map[string]*s3object
-	uploads map[string]*s3upload
+	Mu      sync.Mutex         // guards what follows
+	Objects map[string]*object // by key
+	Uploads map[string]*upload // by ID
 	n       int
-	copied  int  // parts that were copies
-	broken  bool // answers 503
-	full    bool // answers XMinioStorageFull to what stores
+	Copied  int  // parts that were copies
+	Broken  bool // answers 503
+	Full    bool // answers XMinioStorageFull to what stores
 }
 
-type s3object struct {
+type object struct {
 	data []byte
 	time time.Time
 }
 
-type s3upload struct {
+type upload struct {
 	key   string
 	parts map[int][]byte
 }
 
-func newS3(least int) *s3 {
-	return &s3{least: least, objects: map[string]*s3object{}, uploads: map[string]*s3upload{}}
+// New returns a server whose parts have at least so many bytes.
+func New(least int) *Server {
+	return &Server{least: least, Objects: map[string]*object{}, Uploads: map[string]*upload{}}
 }
 
 func etag(data []byte) string {
@@ -58,7 +60,7 @@ func refuse(w http.ResponseWriter, status int, code string) {
 	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>%s</Message></Error>", code, code)
 }
 
-func (s *s3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	auth := r.Header.Get("Authorization")
 	if !strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=key/") || !strings.Contains(auth, "Signature=") ||
 		r.Header.Get("X-Amz-Date") == "" || r.Header.Get("X-Amz-Content-Sha256") == "" {
@@ -70,14 +72,14 @@ func (s *s3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, 400, "IncompleteBody")
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	q := r.URL.Query()
 	switch {
-	case s.broken:
+	case s.Broken:
 		refuse(w, 503, "SlowDown")
-	case s.full && (r.Method == "PUT" || r.Method == "POST"):
+	case s.Full && (r.Method == "PUT" || r.Method == "POST"):
 		refuse(w, 507, "XMinioStorageFull")
 	case bucket != "depot":
 		refuse(w, 404, "NoSuchBucket")
@@ -119,7 +121,7 @@ func payload(r *http.Request) ([]byte, error) {
 	}
 }
 
-func (s *s3) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
+func (s *Server) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
 	if q.Get("list-type") != "2" {
 		if q.Has("location") {
 			io.WriteString(w, `<LocationConstraint></LocationConstraint>`)
@@ -144,7 +146,7 @@ func (s *s3) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
 		Contents              []content
 	}
 	var keys []string
-	for key := range s.objects {
+	for key := range s.Objects {
 		if strings.HasPrefix(key, prefix) && key > after {
 			keys = append(keys, key)
 		}
@@ -155,27 +157,27 @@ func (s *s3) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
 		result.IsTruncated, result.NextContinuationToken = true, keys[most-1]
 	}
 	for _, key := range keys {
-		o := s.objects[key]
+		o := s.Objects[key]
 		result.Contents = append(result.Contents, content{key, o.time.UTC(), len(o.data), etag(o.data)})
 	}
 	xml.NewEncoder(w).Encode(result)
 }
 
-func (s *s3) store(key string, data []byte) {
-	s.objects[key] = &s3object{data, time.Now()}
+func (s *Server) store(key string, data []byte) {
+	s.Objects[key] = &object{data, time.Now()}
 }
 
 // source is what a request copies.
-func (s *s3) source(r *http.Request) (o *s3object, copied bool) {
+func (s *Server) source(r *http.Request) (o *object, copied bool) {
 	from, err := url.PathUnescape(r.Header.Get("X-Amz-Copy-Source"))
 	if from == "" || err != nil {
 		return nil, false
 	}
-	return s.objects[strings.TrimPrefix(strings.TrimPrefix(from, "/"), "depot/")], true
+	return s.Objects[strings.TrimPrefix(strings.TrimPrefix(from, "/"), "depot/")], true
 }
 
-func (s *s3) object(w http.ResponseWriter, r *http.Request, key string, body []byte) {
-	o := s.objects[key]
+func (s *Server) object(w http.ResponseWriter, r *http.Request, key string, body []byte) {
+	o := s.Objects[key]
 	switch r.Method {
 	case "PUT":
 		if source, copied := s.source(r); copied {
@@ -190,7 +192,7 @@ func (s *s3) object(w http.ResponseWriter, r *http.Request, key string, body []b
 		s.store(key, body)
 		w.Header().Set("ETag", etag(body))
 	case "DELETE":
-		delete(s.objects, key)
+		delete(s.Objects, key)
 		w.WriteHeader(204)
 	case "GET", "HEAD":
 		if o == nil {
@@ -203,16 +205,16 @@ func (s *s3) object(w http.ResponseWriter, r *http.Request, key string, body []b
 	}
 }
 
-func (s *s3) multipart(w http.ResponseWriter, r *http.Request, key string, q url.Values, body []byte) {
+func (s *Server) multipart(w http.ResponseWriter, r *http.Request, key string, q url.Values, body []byte) {
 	if q.Has("uploads") {
 		s.n++
 		id := fmt.Sprint("upload", s.n)
-		s.uploads[id] = &s3upload{key, map[int][]byte{}}
+		s.Uploads[id] = &upload{key, map[int][]byte{}}
 		fmt.Fprintf(w, "<InitiateMultipartUploadResult><Bucket>depot</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>", key, id)
 		return
 	}
 	id := q.Get("uploadId")
-	u := s.uploads[id]
+	u := s.Uploads[id]
 	if u == nil || u.key != key {
 		refuse(w, 404, "NoSuchUpload")
 		return
@@ -224,20 +226,20 @@ func (s *s3) multipart(w http.ResponseWriter, r *http.Request, key string, q url
 			var from, to int
 			fmt.Sscanf(r.Header.Get("X-Amz-Copy-Source-Range"), "bytes=%d-%d", &from, &to)
 			body = source.data[from : to+1]
-			s.copied++
+			s.Copied++
 			fmt.Fprintf(w, "<CopyPartResult><ETag>%s</ETag></CopyPartResult>", etag(body))
 		}
 		u.parts[n] = body
 		w.Header().Set("ETag", etag(body))
 	case "DELETE":
-		delete(s.uploads, id)
+		delete(s.Uploads, id)
 		w.WriteHeader(204)
 	case "POST":
 		s.complete(w, id, u, body)
 	}
 }
 
-func (s *s3) complete(w http.ResponseWriter, id string, u *s3upload, body []byte) {
+func (s *Server) complete(w http.ResponseWriter, id string, u *upload, body []byte) {
 	var list struct {
 		Part []struct {
 			PartNumber int
@@ -262,6 +264,6 @@ func (s *s3) complete(w http.ResponseWriter, id string, u *s3upload, body []byte
 		data = append(data, got...)
 	}
 	s.store(u.key, data)
-	delete(s.uploads, id)
+	delete(s.Uploads, id)
 	fmt.Fprintf(w, "<CompleteMultipartUploadResult><Bucket>depot</Bucket><Key>%s</Key><ETag>%s</ETag></CompleteMultipartUploadResult>", u.key, etag(data))
 }
