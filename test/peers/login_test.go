@@ -196,7 +196,10 @@ func TestPrivateAuthority(t *testing.T) {
 	hosts := t.TempDir()
 	f := newFixture(t, "--registry-hosts-dir", hosts)
 	f.image(addr + "/private:1")
-	if _, err := f.try("docker", "push", addr+"/private:1"); err == nil || !strings.Contains(err.Error(), "certificate") {
+	// In TLS 1.3 a client learns of it when it has sent its request already, or
+	// finds the connection closed while it sends.
+	if _, err := f.try("docker", "push", addr+"/private:1"); err == nil ||
+		!strings.Contains(err.Error(), "certificate") && !strings.Contains(err.Error(), "cannot reach registry "+addr) {
 		t.Errorf("pushed without a certificate: %v", err)
 	}
 	other := newAuthority(t)
