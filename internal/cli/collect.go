@@ -65,18 +65,8 @@ itself when it is started with --image-gc-high.`,
 			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/system/collect", Query: q}, &raw); err != nil {
 				return err
 			}
-			if text == "json" {
-				_, err := fmt.Fprintf(a.out, "%s\n", strings.TrimSpace(string(raw)))
-				return err
-			}
 			var c collection
-			if err := json.Unmarshal(raw, &c); err != nil {
-				return fmt.Errorf("cannot read the engine's answer: %w", err)
-			}
-			if text != "" && text != "table" {
-				return a.oneObject(text, &c)
-			}
-			return c.print(a.out)
+			return a.showAnswer(raw, text, &c, func() error { return c.print(a.out) })
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}

@@ -72,23 +72,14 @@ func (a *app) imageDiffCommand() *cobra.Command {
 			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/images/diff", Query: q}, &raw); err != nil {
 				return err
 			}
-			if text == "json" {
-				// As it came: fields this client does not know are in it too.
-				_, err := fmt.Fprintf(a.out, "%s\n", strings.TrimSpace(string(raw)))
-				return err
-			}
 			var d imageDiff
-			if err := json.Unmarshal(raw, &d); err != nil {
-				return fmt.Errorf("cannot read the engine's answer: %w", err)
-			}
-			if text != "" && text != "table" {
-				return a.oneObject(text, &d)
-			}
-			w := bufio.NewWriter(a.out)
-			if err := d.print(w, !noTrunc); err != nil {
-				return err
-			}
-			return w.Flush()
+			return a.showAnswer(raw, text, &d, func() error {
+				w := bufio.NewWriter(a.out)
+				if err := d.print(w, !noTrunc); err != nil {
+					return err
+				}
+				return w.Flush()
+			})
 		},
 		ValidArgsFunction: a.completeImages(2),
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,4 +81,21 @@ func writeWhole(name string, r io.Reader) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), name)
+}
+
+// showAnswer prints an answer of the engine as --format has it: through a
+// template, in JSON as it came, as fields this client does not know are in it
+// too, or, by default, as a table. The answer is decoded into v.
+func (a *app) showAnswer(raw json.RawMessage, text string, v any, table func() error) error {
+	if text == "json" {
+		_, err := fmt.Fprintf(a.out, "%s\n", strings.TrimSpace(string(raw)))
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("cannot read the engine's answer: %w", err)
+	}
+	if text != "" && text != "table" {
+		return a.oneObject(text, v)
+	}
+	return table()
 }

@@ -116,9 +116,9 @@ func checkProcTarget(p *mountPlan) error {
 }
 
 // openSources makes detached copies of what has to be copied before mounts stop
-// to propagate to the host, or with the privileges of the host. All other
-// sources are opened when it is their turn, because mount tables show mounts in
-// the order they were made.
+// to propagate to the host, with the privileges of the host, or before the child
+// leaves the host's mounts for the base. All other sources are opened when it is
+// their turn, because mount tables show mounts in the order they were made.
 func (b *builder) openSources() error {
 	for i := range b.mounts {
 		p := &b.mounts[i]
