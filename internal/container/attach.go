@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -37,10 +38,12 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 	case api.StateRestarting:
 		return errs.Conflict("container %s is restarting, wait until the container is running", ref)
 	}
+	arrived := func() {}
 	if o.Stream && !o.Logs { // those go at the client's pace
 		c.attaching.RLock()
-		defer c.attaching.RUnlock()
+		arrived = sync.OnceFunc(c.attaching.RUnlock)
 	}
+	defer arrived()
 	conn, unread, err := hijack(rec.Config.Tty)
 	if err != nil {
 		return err
@@ -68,13 +71,17 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 		// It may end before the shim has the socket. The client must not wait for
 		// the next run then.
 		request.Run = rec.State.StartedAt
+	} else if !o.Logs {
+		if e := c.await(request, conn); e != nil {
+			arrived()
+			return streamed(m.see(ctx, c, e))
+		}
 	}
 	err = handOver(conn, func(file *os.File) error { return m.opts.Shim.Attach(ctx, request, file) })
 	if err != nil {
 		conn.Close()
-		return &streamedError{err}
 	}
-	return nil
+	return streamed(err)
 }
 
 // writeFrame writes bytes as the raw stream of a terminal or as a frame of

@@ -108,6 +108,7 @@ type Container struct {
 	mu      sync.Mutex // guards what follows
 	rec     Record
 	waiters []*waiter
+	early   []*early
 	execs   map[string]*execution
 	health  *health
 	backoff time.Duration // the wait before the next restart by policy

@@ -201,6 +201,13 @@ type streamedError struct{ error }
 
 func (e *streamedError) Unwrap() error { return e.error }
 
+func streamed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &streamedError{err}
+}
+
 func firstSize(sizes ...*[2]uint) *[2]uint {
 	for _, s := range sizes {
 		if s != nil && (s[0] != 0 || s[1] != 0) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/trace"
 	"time"
 
@@ -93,14 +94,24 @@ func (m *Manager) launch(ctx context.Context, c *Container, rec *Record) (*shim.
 	}
 	c.attaching.Lock()
 	c.attaching.Unlock() //nolint:staticcheck // who is on the way has arrived
-	region := trace.StartRegion(ctx, "shim.Start")
-	defer region.End()
-	if sandbox == nil {
-		reply, err := m.opts.Shim.Start(ctx, request, nil)
-		return reply, nil, err
-	}
-	reply, err := m.opts.Shim.Start(ctx, request, sandbox.NetNS)
+	reply, err := m.shimStart(ctx, request, sandbox, c.takeEarly())
 	return reply, sandbox, err
+}
+
+// shimStart has the shim fork, with the clients that are to come along.
+func (m *Manager) shimStart(ctx context.Context, request *shim.StartRequest, sandbox *Sandbox, clients []*early) (*shim.StartReply, error) {
+	defer trace.StartRegion(ctx, "shim.Start").End()
+	conns := make([]*os.File, len(clients))
+	for i, e := range clients {
+		defer e.close()
+		conns[i] = e.file
+		request.Attach = append(request.Attach, *e.request)
+	}
+	var netns *os.File
+	if sandbox != nil {
+		netns = sandbox.NetNS
+	}
+	return m.opts.Shim.Start(ctx, request, netns, conns...)
 }
 
 // connect gives the container its network, unless it uses one that is there.

@@ -26,10 +26,19 @@ type StartRequest struct {
 	StdinOnce   bool    `json:",omitempty"` // the end of a client's input is the end of the container's
 	ConsoleSize [2]uint // height, width; 0,0 leaves the kernel's default
 
+	// Attach describes clients that see the process from its first byte on, whose
+	// sockets travel with the request: up to MaxAttach. Their IDs are that of the
+	// request. After a failed start they are let go without a shutdown.
+	Attach []AttachRequest `json:",omitempty"`
+
 	Log       logs.Config
 	Ephemeral bool              `json:",omitempty"` // nobody will ask for it after its exit was told once
 	Labels    map[string]string `json:",omitempty"` // given back in Status
 }
+
+// MaxAttach is how many clients can come with a start: as many descriptors fit
+// into a message.
+const MaxAttach = 64
 
 // StartReply says what was started.
 type StartReply struct {

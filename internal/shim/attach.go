@@ -107,6 +107,16 @@ func (c *client) endPending() {
 	c.watched = nil
 }
 
+// bring makes a client one that comes with the process. The socket is still the
+// caller's.
+func (t *task) bring(r *AttachRequest, conn *os.File) error {
+	c, err := newClient(r, conn)
+	if err == nil {
+		t.first = append(t.first, c)
+	}
+	return err
+}
+
 // connect gives a client the output from the first byte on, and the process its
 // input.
 func (t *task) connect(c *client) {

@@ -202,16 +202,22 @@ func (l *link) exchange(ctx context.Context, r request, blob []byte, files []*os
 	return f, true, err
 }
 
-// Start starts a container, in netns when that is not nil. Once it has returned
-// without error the shim has recorded the container. Errors of the start itself
+// Start starts a container, in netns when that is not nil, with the clients that
+// r.Attach describes, whose sockets are conns; the caller may close its own copies
+// of them. Once it has returned without error the shim has recorded the container.
+// Errors of the start itself
 // are *ocirt.StepError and *ocirt.ExecError; an ID that runs already is
 // errdefs.ErrConflict.
-func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File) (*StartReply, error) {
+func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File, conns ...*os.File) (*StartReply, error) {
+	if len(conns) != len(r.Attach) || len(conns) > MaxAttach {
+		return nil, errs.InvalidArgument("a start with %d clients cannot have %d sockets", len(r.Attach), len(conns))
+	}
 	var out StartReply
+	files := append(slices.Clip(conns), netns)
 	request := *r
 	request.SeccompSize = len(r.Seccomp)
 	blob, began := slices.Concat(r.Spec, r.Seccomp), time.Now()
-	err := c.call(ctx, "start", &request, &out, blob, false, netns)
+	err := c.call(ctx, "start", &request, &out, blob, false, files...)
 	if errors.Is(err, errAnswerLost) {
 		// An upgrade came between. It waits for what has begun, so that the
 		// process is there now or was never asked for.
@@ -222,7 +228,7 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File) (*S
 		if found && !s.StartedAt.Before(began) {
 			return &StartReply{Pid: s.Pid, StartedAt: s.StartedAt, StartTime: s.StartTime}, nil
 		}
-		err = c.call(ctx, "start", &request, &out, blob, false, netns)
+		err = c.call(ctx, "start", &request, &out, blob, false, files...)
 	}
 	if err != nil {
 		return nil, err

@@ -175,10 +175,8 @@ func (h *Holder) takePending(t *task) []*client {
 	defer h.mu.Unlock()
 	waiting := h.pending[t.key]
 	delete(h.pending, t.key)
-	if t.first != nil {
-		waiting = append(waiting, t.first)
-		t.first = nil
-	}
+	waiting = append(waiting, t.first...)
+	t.first = nil
 	return waiting
 }
 

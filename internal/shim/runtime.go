@@ -162,6 +162,12 @@ func closeFile(f *os.File) {
 	}
 }
 
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		closeFile(f)
+	}
+}
+
 // prepare makes the bundle.
 func (x *external) prepare(spec *specs.Spec, root []mount.Mount, netns *os.File) error {
 	fail := func(err error) error {

@@ -105,11 +105,15 @@ func (h *Holder) handle(r *request, f *frame) (v any, err error) {
 				return nil, errs.InvalidArgument("a seccomp profile cannot have %d of %d bytes", b.SeccompSize, len(f.blob))
 			}
 			b.Spec, b.Seccomp = f.blob[:end:end], f.blob[end:]
-			netns := f.takeFD(0, "netns")
+			conns := make([]*os.File, len(b.Attach))
+			for i := range conns {
+				conns[i] = f.takeFD(i, "client")
+			}
+			netns := f.takeFD(len(conns), "netns")
 			if netns != nil {
 				defer netns.Close()
 			}
-			return h.start(ctx, b, netns)
+			return h.start(ctx, b, netns, conns)
 		})
 	case "exec":
 		return decode(r, func(b *ExecRequest) (any, error) {

@@ -18,7 +18,8 @@ import (
 
 // start starts a container. Its answer means: recorded, its output is read, and
 // whoever attached before it will see the first byte.
-func (h *Holder) start(ctx context.Context, r *StartRequest, netns *os.File) (*StartReply, error) {
+func (h *Holder) start(ctx context.Context, r *StartRequest, netns *os.File, conns []*os.File) (*StartReply, error) {
+	defer closeAll(conns) // what becomes of them are duplicates
 	var spec specs.Spec
 	if err := json.Unmarshal(r.Spec, &spec); err != nil {
 		return nil, errs.InvalidArgument("cannot read the OCI specification: %w", err)
@@ -30,7 +31,15 @@ func (h *Holder) start(ctx context.Context, r *StartRequest, netns *os.File) (*S
 	if err != nil {
 		return nil, err
 	}
-	err = t.start(ctx, r, &spec, netns)
+	for i := range r.Attach {
+		r.Attach[i].ID = r.ID
+		if err == nil {
+			err = t.bring(&r.Attach[i], conns[i])
+		}
+	}
+	if err == nil {
+		err = t.start(ctx, r, &spec, netns)
+	}
 	if errors.Is(err, errNotRecorded) {
 		h.forgetWhenGone(t)
 		return nil, err
@@ -157,9 +166,7 @@ func (t *task) run() {
 // exec starts a further process in a container, with the client whose socket
 // conn is if r.Attach says so.
 func (h *Holder) exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid int, err error) {
-	if conn != nil {
-		defer conn.Close() // what becomes of it is a duplicate
-	}
+	defer closeAll([]*os.File{conn}) // what becomes of it is a duplicate
 	parent, err := h.running(key{r.ID, ""})
 	if err != nil {
 		return 0, err
@@ -181,7 +188,7 @@ func (h *Holder) exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid i
 	}
 	if r.Attach != nil {
 		r.Attach.ID, r.Attach.ExecID = r.ID, r.ExecID
-		t.first, err = newClient(r.Attach, conn)
+		err = t.bring(r.Attach, conn)
 	}
 	if err == nil {
 		err = t.startExec(ctx, parent, r, spec, &process)

@@ -52,7 +52,7 @@ type task struct {
 	ended  chan struct{} // closed when the exit is recorded
 	gone   chan struct{} // closed when nothing of the process is left, its cgroup included
 	inOnce sync.Once
-	first  *client // comes with the process, nil without one; not touched once it runs
+	first  []*client // come with the process; not touched once it runs
 
 	holdMu   sync.Mutex // guards released, and keeps what net is told in order
 	released bool       // net must not be given the descriptors any more
