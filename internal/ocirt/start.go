@@ -23,37 +23,83 @@ import (
 // made. The errors are *StepError, *ExecError, *HookError, or of the classes of
 // errdefs when the specification is at fault.
 func Start(ctx context.Context, c *Container) (*Process, error) {
-	if err := checkSpec(c); err != nil {
-		return nil, err
-	}
-	// The root and the cgroups are most of the work before the fork, and do not
-	// need each other.
-	root := make(chan openedRoot, 1)
-	go func() {
-		f, err := openRoot(c)
-		root <- openedRoot{f, err}
-	}()
-	cg, made, err := containerCgroup(c)
-	opened := <-root
-	if opened.file != nil {
-		defer opened.file.Close()
-	}
+	p, err := Prepare(c)
 	if err != nil {
 		return nil, err
 	}
-	p, err := (*Process)(nil), opened.err
-	if err == nil {
-		p, err = start(ctx, c, cg, opened.file)
-	}
-	if err != nil && made {
-		_ = cg.Delete()
-	}
-	return p, err
+	return p.Start(ctx)
+}
+
+// Prepared is a container of which the root file system and the cgroup are being
+// made: most of the work before the fork, of which neither part needs the other.
+type Prepared struct {
+	c      *Container
+	root   chan openedRoot
+	cgroup chan madeCgroup
 }
 
 type openedRoot struct {
 	file *os.File
 	err  error
+}
+
+type madeCgroup struct {
+	*cgroup.Cgroup
+	made bool
+	err  error
+}
+
+// Prepare begins a start and returns at once. The caller may still set the
+// streams of c, and calls Start or Drop.
+func Prepare(c *Container) (*Prepared, error) {
+	if err := checkSpec(c); err != nil {
+		return nil, err
+	}
+	p := &Prepared{c: c, root: make(chan openedRoot, 1), cgroup: make(chan madeCgroup, 1)}
+	go func() {
+		f, err := openRoot(c)
+		p.root <- openedRoot{f, err}
+	}()
+	go func() {
+		cg, made, err := containerCgroup(c)
+		p.cgroup <- madeCgroup{cg, made, err}
+	}()
+	return p, nil
+}
+
+// Start is the rest of the package's Start.
+func (p *Prepared) Start(ctx context.Context) (*Process, error) {
+	cg, root := <-p.cgroup, <-p.root
+	err := cg.err
+	if err == nil {
+		err = root.err
+	}
+	var process *Process
+	if err == nil {
+		process, err = start(ctx, p.c, cg.Cgroup, root.file)
+	}
+	if err != nil {
+		cg.drop()
+	}
+	if root.file != nil {
+		root.file.Close()
+	}
+	return process, err
+}
+
+// Drop takes back what Prepare has made.
+func (p *Prepared) Drop() {
+	(<-p.cgroup).drop()
+	if root := <-p.root; root.file != nil {
+		root.file.Close()
+	}
+}
+
+// drop removes the cgroup if it was made for the container.
+func (m madeCgroup) drop() {
+	if m.err == nil && m.made {
+		_ = m.Delete()
+	}
 }
 
 func checkSpec(c *Container) error {

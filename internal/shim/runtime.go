@@ -18,7 +18,6 @@ import (
 	"github.com/gantry-containers/gantry/internal/mount"
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
-	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
 )
 
 // Runtime is an external OCI runtime: a program with runc's command line. It
@@ -60,20 +59,6 @@ func (h *Holder) external(r *Runtime, id string) *external {
 }
 
 func (h *Holder) bundles() string { return filepath.Join(h.execRoot, "bundles") }
-
-// spawn makes the container's first process, with the runtime asked for.
-func (t *task) spawn(ctx context.Context, r *StartRequest, spec *specs.Spec, filter *seccomp.Program, netns *os.File, io *stdio) (*ocirt.Process, error) {
-	if r.Runtime != nil {
-		if err := checkID(r.Runtime.Name); err != nil {
-			return nil, errs.InvalidArgument("invalid runtime name: %s", r.Runtime.Name)
-		}
-		return t.h.external(r.Runtime, t.id).start(ctx, spec, r.RootMounts, netns, io)
-	}
-	return ocirt.Start(ctx, &ocirt.Container{
-		ID: r.ID, Spec: spec, Filter: filter, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns, Base: t.h.base(),
-		Stdin: io.theirs[0], Stdout: io.theirs[1], Stderr: io.theirs[2],
-	})
-}
 
 // spawnExec makes a further process, with the container's own runtime.
 func (t *task) spawnExec(ctx context.Context, spec *specs.Spec, process *specs.Process, io *stdio) (*ocirt.Process, error) {

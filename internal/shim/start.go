@@ -54,39 +54,24 @@ func (h *Holder) start(ctx context.Context, r *StartRequest, netns *os.File, con
 }
 
 func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, netns *os.File) (err error) {
-	if err := os.MkdirAll(t.h.dir(t.id), 0o700); err != nil {
-		return errs.System("cannot keep the state of %s: %w", t.key, err)
-	}
-	if err := os.WriteFile(t.specPath(), r.Spec, 0o600); err != nil {
-		return errs.System("cannot keep the state of %s: %w", t.key, err)
-	}
-	var filter *seccomp.Program
-	var profile string // its digest
-	if len(r.Seccomp) > 0 {
-		if filter, profile, err = t.h.filters.compile(r.Seccomp); err != nil {
-			return err
-		}
-		if err := os.WriteFile(t.profilePath(), r.Seccomp, 0o600); err != nil {
-			return errs.System("cannot keep the state of %s: %w", t.key, err)
-		}
-	}
 	spec.Process.Terminal = r.Terminal
 	ownOOMScore(spec.Process, nil)
 	if r.Terminal && r.ConsoleSize != [2]uint{} {
 		spec.Process.ConsoleSize = &specs.Box{Height: r.ConsoleSize[0], Width: r.ConsoleSize[1]}
 	}
-	io, err := newStdio(r.Terminal, r.OpenStdin, false)
+	maker, err := t.maker(r, spec, netns)
 	if err != nil {
+		return err
+	}
+	// What maker has begun goes on while the files are written.
+	io, log, profile, err := t.surround(r, maker)
+	if err != nil {
+		maker.drop()
 		return err
 	}
 	defer io.closeTheirs()
-	log, err := logs.NewWriter(r.Log)
-	if err != nil {
-		io.closeOurs()
-		return err
-	}
 	defer t.h.orphans.spawning()()
-	p, err := t.spawn(ctx, r, spec, filter, netns, io)
+	p, err := maker.spawn(ctx, io)
 	if err != nil {
 		io.closeOurs()
 		log.Close()
@@ -113,6 +98,42 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		t.resize(r.ConsoleSize[0], r.ConsoleSize[1])
 	}
 	return nil
+}
+
+// surround makes what a container has in this process: its files, its streams and
+// its log. profile is the digest of its seccomp profile, whose filter the maker
+// gets.
+func (t *task) surround(r *StartRequest, m maker) (io *stdio, log logs.Writer, profile string, err error) {
+	if err := t.keep(r); err != nil {
+		return nil, nil, "", errs.System("cannot keep the state of %s: %w", t.key, err)
+	}
+	if len(r.Seccomp) > 0 {
+		var filter *seccomp.Program
+		if filter, profile, err = t.h.filters.compile(r.Seccomp); err != nil {
+			return nil, nil, "", err
+		}
+		m.confine(filter)
+	}
+	if io, err = newStdio(r.Terminal, r.OpenStdin, false); err != nil {
+		return nil, nil, "", err
+	}
+	if log, err = logs.NewWriter(r.Log); err != nil {
+		io.closeOurs()
+		io.closeTheirs()
+		return nil, nil, "", err
+	}
+	return io, log, profile, nil
+}
+
+// keep writes down what a later exec asks for.
+func (t *task) keep(r *StartRequest) error {
+	if err := os.MkdirAll(t.h.dir(t.id), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(t.specPath(), r.Spec, 0o600); err != nil || len(r.Seccomp) == 0 {
+		return err
+	}
+	return os.WriteFile(t.profilePath(), r.Seccomp, 0o600)
 }
 
 // begin records a process that runs and lets data flow.
