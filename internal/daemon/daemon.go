@@ -20,6 +20,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/daemonconfig"
 	"github.com/gantry-containers/gantry/internal/engine"
 	"github.com/gantry-containers/gantry/internal/server"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // Daemon is an engine with its API, listening.
@@ -39,6 +40,7 @@ func Start(ctx context.Context, config *daemonconfig.Config) (*Daemon, error) {
 	d := &Daemon{config: config, level: new(slog.LevelVar)}
 	d.level.Set(config.LogLevel)
 	d.log = newLogger(config.LogFormat, d.level)
+	timerslack.Relax()
 	slog.SetDefault(d.log) // for the rooms below, which are given none
 	if err := writePidfile(config.Pidfile); err != nil {
 		return nil, err

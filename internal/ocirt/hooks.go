@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/spawn"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // HookError is a hook that failed.
@@ -54,7 +55,8 @@ func RunHooks(ctx context.Context, hooks []specs.Hook, state *specs.State) error
 			cmd.Env = append([]string{}, h.Env...)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), output, output
 			cmd.WaitDelay = time.Second
-			err := cmd.Run()
+			var err error
+			timerslack.Strictly(func() { err = cmd.Run() })
 			if errors.Is(err, exec.ErrWaitDelay) {
 				return nil // it succeeded and left a child that holds its output
 			}

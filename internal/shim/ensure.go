@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // Ensure connects to the shim of execRoot and starts binary (a gantry-shim) as
@@ -84,7 +85,7 @@ func launch(ctx context.Context, execRoot, binary string) error {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), readyEnv + "=3"}
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	timerslack.Strictly(func() { err = cmd.Start() })
 	w.Close()
 	if err != nil {
 		return errs.System("cannot start the shim: %w", err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/spawn"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // Main is gantry-shim: `gantry-shim io|net --exec-root DIR`, and `version`, which
@@ -73,6 +74,7 @@ func settle(execRoot string) (*slog.Logger, error) {
 		return nil, fmt.Errorf("cannot become undumpable: %w", err)
 	}
 	unix.Umask(0o022)
+	timerslack.Relax()
 	if os.Getuid() != 0 {
 		return nil, fmt.Errorf("gantry-shim has to run as root")
 	}
@@ -311,8 +313,11 @@ func (s *storeClient) spawn() error {
 		return err
 	}
 	defer null.Close()
-	p, err := os.StartProcess("/proc/self/exe", []string{"gantry-shim", "net", "--exec-root", s.execRoot}, &os.ProcAttr{
-		Dir: "/", Env: []string{readyEnv + "=3"}, Files: []*os.File{null, null, null, w},
+	var p *os.Process
+	timerslack.Strictly(func() {
+		p, err = os.StartProcess("/proc/self/exe", []string{"gantry-shim", "net", "--exec-root", s.execRoot}, &os.ProcAttr{
+			Dir: "/", Env: []string{readyEnv + "=3"}, Files: []*os.File{null, null, null, w},
+		})
 	})
 	if err != nil {
 		return err

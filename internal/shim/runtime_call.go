@@ -22,6 +22,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/mount"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // runtimeCall is one execution of a runtime.
@@ -216,17 +217,22 @@ func (x *external) runLocked(cmd *exec.Cmd, c *runtimeCall) error {
 		runtime.LockOSThread()
 		if !c.private {
 			defer runtime.UnlockOSThread()
-			done <- cmd.Run()
+			done <- run(cmd)
 			return
 		}
 		// Never unlocked: the thread must not be used again.
 		err := x.enterBundle(root, c.netns)
 		if err == nil {
-			err = cmd.Run()
+			err = run(cmd)
 		}
 		done <- err
 	}()
 	return <-done
+}
+
+func run(cmd *exec.Cmd) (err error) {
+	timerslack.Strictly(func() { err = cmd.Run() })
+	return err
 }
 
 // enterBundle gives the calling thread a mount namespace of its own in which the

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 const stateEnv = "GANTRY_SHIM_STATE"
@@ -75,7 +76,9 @@ func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
 	h.log.Info("upgrading", "binary", binary)
 	env := append(os.Environ(), stateEnv+"="+strconv.Itoa(fd))
 	hand.inherit(true)
-	err = syscall.Exec(binary, []string{binary, "io", "--exec-root", h.execRoot}, env)
+	timerslack.Strictly(func() {
+		err = syscall.Exec(binary, []string{binary, "io", "--exec-root", h.execRoot}, env)
+	})
 	hand.inherit(false)
 	return errs.System("cannot execute %s: %w", binary, err)
 }

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
 // Attr says how to fork.
@@ -188,10 +190,14 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	}
 	// The lock keeps descriptors that are not close-on-exec yet, somewhere else
 	// in this program, out of the child.
-	syscall.ForkLock.Lock()
-	keepHeap()
-	pid, errno := forkChild(args, reflect.ValueOf(child).Pointer(), todo)
-	syscall.ForkLock.Unlock()
+	var pid uintptr
+	var errno syscall.Errno
+	timerslack.Strictly(func() {
+		syscall.ForkLock.Lock()
+		keepHeap()
+		pid, errno = forkChild(args, reflect.ValueOf(child).Pointer(), todo)
+		syscall.ForkLock.Unlock()
+	})
 	if errno != 0 {
 		return nil, cloneError(errno, a)
 	}
