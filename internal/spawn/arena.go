@@ -12,11 +12,19 @@ import (
 // stack of the child. It is not the heap of Go, which the child may have no copy
 // of (see Lean): addresses in it stay valid until release.
 type arena struct {
-	blocks []block
-	used   uintptr // of the last block
+	blocks []chunk
 }
 
-// block is mapped memory, page aligned and private.
+// chunk is a block in use: told things from its start on, and blank for the
+// child's own use at its end, where this process writes nothing.
+type chunk struct {
+	block
+	told, blank uintptr // bytes
+}
+
+// block is mapped memory, page aligned and private. It is zero when it is new:
+// nobody has to touch it to make it so, which after a fork would cost a fault for
+// each page.
 type block struct{ addr, size uintptr }
 
 const blockSize = 64 << 10
@@ -49,12 +57,13 @@ func newBlock(size uintptr) block {
 	return block{uintptr(mem), size}
 }
 
-func (b block) release() {
+// release gives back a block of which the first told bytes were written to.
+func (b block) release(told uintptr) {
 	blocks.Lock()
 	defer blocks.Unlock()
 	if b.size == blockSize && len(blocks.idle) < maxIdle {
 		// What one program was told is not for the child of the next.
-		clear(unsafe.Slice((*byte)(pointer(b.addr)), b.size))
+		clear(unsafe.Slice((*byte)(pointer(b.addr)), told))
 		blocks.idle = append(blocks.idle, b)
 		return
 	}
@@ -64,15 +73,30 @@ func (b block) release() {
 
 // alloc returns the address of n zero bytes, aligned to 16.
 func (a *arena) alloc(n int) uintptr {
-	size := (uintptr(n) + 15) &^ 15
-	if last := len(a.blocks) - 1; last < 0 || a.used+size > a.blocks[last].size {
-		a.blocks = append(a.blocks, newBlock(max(blockSize, (size+blockSize-1)&^(blockSize-1))))
-		a.used = 0
-	}
-	p := a.blocks[len(a.blocks)-1].addr + a.used
-	clear(unsafe.Slice((*byte)(pointer(p)), size))
-	a.used += size
+	c, size := a.room(n)
+	p := c.addr + c.told
+	c.told += size
 	return p
+}
+
+// scratch is alloc for what only the child writes to.
+func (a *arena) scratch(n int) uintptr {
+	c, size := a.room(n)
+	c.blank += size
+	return c.addr + c.size - c.blank
+}
+
+// room returns a chunk with room for n bytes, and how many that are when aligned.
+func (a *arena) room(n int) (c *chunk, size uintptr) {
+	size = (uintptr(n) + 15) &^ 15
+	if last := len(a.blocks) - 1; last >= 0 {
+		if c = &a.blocks[last]; c.told+c.blank+size <= c.size {
+			return c, size
+		}
+	}
+	b := newBlock(max(blockSize, (size+blockSize-1)&^(blockSize-1)))
+	a.blocks = append(a.blocks, chunk{block: b})
+	return &a.blocks[len(a.blocks)-1], size
 }
 
 func (a *arena) bytes(b []byte) uintptr {
@@ -89,8 +113,8 @@ func (a *arena) str(s string) uintptr {
 
 // release gives the memory back. Every address becomes invalid.
 func (a *arena) release() {
-	for _, b := range a.blocks {
-		b.release()
+	for _, c := range a.blocks {
+		c.release(c.told)
 	}
 	*a = arena{}
 }

@@ -36,9 +36,9 @@ func (p *Program) newMkpath(path string, dir bool) Arg {
 		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
 		howDir := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath}
 		p.walk = mkpathArgs{
-			rest:   p.mem.alloc(restMax),
-			done:   p.mem.alloc(pathMax + 256),
-			link:   p.mem.alloc(pathMax),
+			rest:   p.mem.scratch(restMax),
+			done:   p.mem.scratch(pathMax + 256),
+			link:   p.mem.scratch(pathMax),
 			how:    p.Struct(unsafe.Pointer(&how), unsafe.Sizeof(how)).v,
 			howDir: p.Struct(unsafe.Pointer(&howDir), unsafe.Sizeof(howDir)).v,
 			dot:    p.mem.str("."),

@@ -314,8 +314,8 @@ func (p *Program) Str(s string) Arg { return Arg{v: p.mem.str(s)} }
 // Bytes is the address of a copy of b.
 func (p *Program) Bytes(b []byte) Arg { return Arg{v: p.mem.bytes(b)} }
 
-// Space is the address of n zero bytes, aligned to 8.
-func (p *Program) Space(n int) Arg { return Arg{v: p.mem.alloc(n)} }
+// Space is the address of n zero bytes for the child to write to, aligned to 16.
+func (p *Program) Space(n int) Arg { return Arg{v: p.mem.scratch(n)} }
 
 // Struct is the address of a copy of the size bytes at v. They must hold no Go
 // pointer; addresses in them come from Addr.

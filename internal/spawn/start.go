@@ -178,7 +178,7 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 		flags:      a.Flags | unix.CLONE_PIDFD,
 		pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
-		stack:      uint64(p.mem.alloc(stackSize)),
+		stack:      uint64(p.mem.scratch(stackSize)),
 		stackSize:  stackSize - spillSize,
 	}
 	if err := p.planForget(); err != nil {
