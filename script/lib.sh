@@ -28,8 +28,9 @@ install_packages() {
 	[ ${#missing[@]} = 0 ] && return
 	echo "installing: ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq || true
+	local apt=(apt-get -qq -o DPkg::Lock::Timeout=300) # somebody else may be installing
+	"${apt[@]}" update || true
 	for p in "${missing[@]}"; do
-		apt-get install -y -qq --no-install-recommends "$p" >/dev/null 2>&1 || echo "  $p cannot be had" >&2
+		"${apt[@]}" install -y --no-install-recommends "$p" >/dev/null 2>&1 || echo "  $p cannot be had" >&2
 	done
 }
