@@ -93,13 +93,20 @@ func rightsOf(actions ...serve.Action) access.Rights {
 // Authorize implements serve.Authorizer.
 func (g gate) Authorize(r *http.Request, repository string, action serve.Action) (string, error) {
 	site := g.s.site.Load()
+	asked := repository
+	if action == serve.Catalog {
+		asked = access.CatalogScope
+	}
+	id, err := site.access.Authorize(r, asked, rightsOf(action))
+	if err != nil {
+		return id.User, err
+	}
 	if action == serve.Push {
 		if host, ok := site.mirror.Of(repository); ok {
 			return "", errs.Forbidden("repository %s is a mirror of %s and cannot be pushed to", repository, host)
 		}
 	}
-	id, err := site.access.Authorize(r, repository, rightsOf(action))
-	return id.User, err
+	return id.User, nil
 }
 
 // MayList tells which repositories a list shows to who asks.

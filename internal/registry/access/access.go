@@ -33,7 +33,9 @@ type Options struct {
 	// clients only try without a password where tokens are asked for.
 	Tokens bool
 	// Issuer and Service stand in the tokens issued here; empty means
-	// "gantry" and the host clients speak to.
+	// "gantry" and a name made of the key. Only tokens for the service count
+	// here, so it is never what a client says it is, such as the host it
+	// speaks to.
 	Issuer, Service string
 	// Realm is the URL where clients get tokens; empty means /token on the
 	// host and scheme the client used.
@@ -156,7 +158,7 @@ func (a *Access) bearer(token string) (Identity, error) {
 	if a.issuer == nil {
 		return Identity{}, errs.Unauthorized("the registry issues no tokens")
 	}
-	c, err := a.issuer.verify(token, useAccess, a.now())
+	c, err := a.issuer.verify(token, useAccess, a.issuer.service, a.now())
 	if err != nil {
 		return Identity{}, err
 	}
@@ -176,33 +178,40 @@ func (a *Access) Rights(id Identity, repository string) Rights {
 		return id.claims.rights(repository)
 	}
 	rights := a.rules.rights(id.User, repository, a.accounts != nil)
-	if id.claims != nil && !id.claims.spans(useSession) {
+	if id.claims != nil {
 		rights &= id.claims.rights(repository)
 	}
 	return rights
 }
 
 // MayRead tells whether a repository exists for the identity: what is shown in
-// lists, searches and pages. Unlike Rights it looks through a token of ours to
-// its user, since a token for a list cannot name what the list will show.
+// lists, searches and pages. Unlike Rights it looks through a token of ours for
+// the catalogue to its user, since a token for a list cannot name what the list
+// will show. Any other token shows no more than it names.
 func (a *Access) MayRead(id Identity, repository string) bool {
-	if id.foreign && id.claims.grants("registry", "catalog", "*") {
-		return true
-	}
-	if !id.foreign {
+	if id.claims != nil && id.claims.lists() {
+		if id.foreign {
+			return true
+		}
 		id.claims = nil
 	}
 	return a.Rights(id, repository).Has(Read)
 }
 
 // Authorize asks for rights to a repository, or, where repository is empty, for
-// no more than being let in. It returns the name of the user. Errors are
+// no more than being let in; where it is CatalogScope, for the list. It returns the name of the user. Errors are
 // errdefs.ErrUnauthenticated when credentials (others, more) could help,
 // errdefs.ErrPermissionDenied when they cannot, or a *ThrottledError.
 func (a *Access) Authorize(r *http.Request, repository string, need Rights) (Identity, error) {
 	id, err := a.Identify(r)
 	if err != nil {
 		return Identity{}, err
+	}
+	if repository == CatalogScope {
+		if id.User == "" && id.claims == nil && !a.letsIn() || id.claims != nil && !id.claims.lists() {
+			return Identity{}, errs.Unauthorized("authentication required")
+		}
+		return id, nil
 	}
 	if repository == "" {
 		if id.User == "" && id.claims == nil && !a.letsIn() {
@@ -233,7 +242,7 @@ func (a *Access) Challenge(r *http.Request, repository string, need Rights) stri
 	case a.trust != nil:
 		return a.challenge(r, a.opts.Trust.Realm, a.opts.Trust.Service, repository, need)
 	case a.accounts != nil && a.tokens:
-		return a.challenge(r, a.realm(r), a.service(r), repository, need)
+		return a.challenge(r, a.realm(r), a.issuer.service, repository, need)
 	}
 	return fmt.Sprintf("Basic realm=%q", "registry")
 }
@@ -281,11 +290,4 @@ func (a *Access) realm(r *http.Request) string {
 		return a.opts.Realm
 	}
 	return BaseURL(r) + "/token"
-}
-
-func (a *Access) service(r *http.Request) string {
-	if a.opts.Service != "" {
-		return a.opts.Service
-	}
-	return r.Host
 }

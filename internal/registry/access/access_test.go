@@ -257,7 +257,7 @@ func post(form url.Values) *http.Request {
 
 func forTokens(t *testing.T) (*Access, string) {
 	path := htpasswd(t, line(t, "ann", "a"), line(t, "bob", "b"))
-	return open(t, Options{Htpasswd: path, Rules: []Rule{
+	return open(t, Options{Htpasswd: path, Service: "registry.test", Rules: []Rule{
 		{[]string{"pub/**"}, []string{anonymous}, []string{"read"}},
 		{[]string{"**"}, []string{"ann"}, []string{"read", "write", "delete"}},
 	}}), path
@@ -420,6 +420,108 @@ func TestSessionsAreForPages(t *testing.T) {
 	write(t, path, line(t, "ann", "changed"))
 	if id, _ := a.IdentifyBrowser(r); id.User != "" {
 		t.Error("the session survives the password")
+	}
+}
+
+// What a person would lose: the account, to whoever copied the cookie on a shared
+// machine before he signed out, also after the registry was started anew.
+func TestSigningOutEndsTheSession(t *testing.T) {
+	path, keys := htpasswd(t, line(t, "ann", "a")), filepath.Join(t.TempDir(), "keys")
+	a := open(t, Options{Htpasswd: path, KeyDir: keys})
+	signIn := func() *http.Request {
+		w, r := httptest.NewRecorder(), basic("", "")
+		if err := a.SignIn(w, r, "ann", "a"); err != nil {
+			t.Fatal(err)
+		}
+		r.AddCookie(w.Result().Cookies()[0])
+		return r
+	}
+	first, second := signIn(), signIn()
+	w := httptest.NewRecorder()
+	if err := a.SignOut(w, first); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.Result().Cookies()[0]; c.MaxAge >= 0 || c.Value != "" {
+		t.Errorf("the browser keeps %+v", c)
+	}
+	for _, where := range []*Access{a, open(t, Options{Htpasswd: path, KeyDir: keys})} {
+		if id, err := where.IdentifyBrowser(first); err != nil || id.User != "" {
+			t.Errorf("the session goes on after signing out: %+v %v", id, err)
+		}
+		if id, err := where.IdentifyBrowser(second); err != nil || id.User != "ann" {
+			t.Errorf("signing out ended another session: %+v %v", id, err)
+		}
+	}
+	// What nobody signed leaves nothing behind, and what has passed is removed.
+	forged := basic("", "")
+	forged.AddCookie(&http.Cookie{Name: sessionCookie, Value: "a.b.c"})
+	later := time.Now().Add(sessionLifetime + time.Minute)
+	a.now = func() time.Time { return later }
+	third := signIn()
+	for _, r := range []*http.Request{forged, third} {
+		if err := a.SignOut(httptest.NewRecorder(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(keys, "ended"))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d sessions are remembered as ended, want 1 (%v)", len(entries), err)
+	}
+}
+
+// What a person would lose: what he may read here, to another registry for which
+// this one makes tokens, by the token he sent there.
+func TestATokenForAnotherServiceIsNoTokenHere(t *testing.T) {
+	for _, service := range []string{"", "registry.test"} {
+		a := open(t, Options{Htpasswd: htpasswd(t, line(t, "ann", "a")), Tokens: true, Service: service})
+		_, answer := fetch(t, a, get("service=other.test&scope=repository:x:pull&offline_token=true", "ann", "a"))
+		r := bearer(answer.Token)
+		r.Host = "other.test" // what a client says must not decide
+		if _, err := a.Authorize(r, "x", Read); !errors.Is(err, errdefs.ErrUnauthenticated) {
+			t.Errorf("service %q: a token for other.test holds here: %v", service, err)
+		}
+		refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {answer.RefreshToken}, "scope": {"repository:x:pull"}}
+		if status, _ := fetch(t, a, post(refresh)); status != 401 {
+			t.Errorf("service %q: a refresh token for other.test is good for this registry: %d", service, status)
+		}
+		refresh.Set("service", "other.test")
+		if status, _ := fetch(t, a, post(refresh)); status != 200 {
+			t.Errorf("service %q: a refresh token is not good for its own service: %d", service, status)
+		}
+		// The one the challenge names is.
+		_, named, _ := strings.Cut(a.Challenge(basic("", ""), "x", Read), `service="`)
+		named, _, _ = strings.Cut(named, `"`)
+		_, answer = fetch(t, a, get("service="+named+"&scope=repository:x:pull", "ann", "a"))
+		if _, err := a.Authorize(bearer(answer.Token), "x", Read); err != nil {
+			t.Errorf("service %q: a token for %s does not hold: %v", service, named, err)
+		}
+	}
+}
+
+// What a person would lose: the names and descriptions of all his repositories,
+// to a job that was given a token for one of them.
+func TestATokenShowsWhatItNames(t *testing.T) {
+	a, _ := forTokens(t)
+	for _, c := range []struct {
+		scope      string
+		list, x, y bool
+	}{
+		{"repository:x:pull", false, true, false},
+		{"repository:x:push", false, false, false},
+		{"registry:catalog:*", true, true, true},
+		{"registry:catalog:search", true, true, true},
+	} {
+		_, answer := fetch(t, a, get("scope="+c.scope, "ann", "a"))
+		id, err := a.Identify(bearer(answer.Token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x, y := a.MayRead(id, "x"), a.MayRead(id, "y"); x != c.x || y != c.y {
+			t.Errorf("a token for %s shows x: %v, y: %v", c.scope, x, y)
+		}
+		if _, err := a.Authorize(bearer(answer.Token), CatalogScope, 0); (err == nil) != c.list {
+			t.Errorf("the list for a token for %s: %v", c.scope, err)
+		}
 	}
 }
 

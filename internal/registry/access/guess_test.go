@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-jose/go-jose/v4/jwt"
+
 	"github.com/containerd/errdefs"
 )
 
@@ -62,11 +64,13 @@ func TestLongTokensAreNotKept(t *testing.T) {
 	for range maxScopes {
 		grants = append(grants, grant{Type: "repository", Name: strings.Repeat("x", 4000), Actions: []string{"pull"}})
 	}
-	token, err := a.issuer.sign(&claims{Access: grants, Use: useAccess}, time.Now(), time.Minute)
+	c := &claims{Access: grants, Use: useAccess}
+	c.Audience = jwt.Audience{a.issuer.service}
+	token, err := a.issuer.sign(c, time.Now(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.issuer.verify(token, useAccess, time.Now()); err != nil {
+	if _, err := a.issuer.verify(token, useAccess, a.issuer.service, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(a.issuer.known); n != 0 {

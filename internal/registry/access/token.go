@@ -53,8 +53,6 @@ const (
 	sessionLifetime = 12 * time.Hour
 )
 
-func (c *claims) spans(use string) bool { return c.Use == use }
-
 // rights are those the claims give to a repository.
 func (c *claims) rights(repository string) Rights {
 	var rights Rights
@@ -68,6 +66,11 @@ func (c *claims) rights(repository string) Rights {
 	return rights
 }
 
+// lists tells whether the claims are for the list of all repositories.
+func (c *claims) lists() bool {
+	return c.grants("registry", "catalog", "*") || c.grants("registry", "catalog", "search")
+}
+
 func (c *claims) grants(kind, name, action string) bool {
 	return slices.ContainsFunc(c.Access, func(g grant) bool {
 		return g.Type == kind && g.Name == name && slices.Contains(g.Actions, action)
@@ -77,6 +80,7 @@ func (c *claims) grants(kind, name, action string) bool {
 // issuer makes tokens and knows them again.
 type issuer struct {
 	name     string
+	service  string // the audience of tokens that count here
 	lifetime time.Duration
 	key      jose.JSONWebKey
 	signer   jose.Signer
@@ -113,6 +117,9 @@ func newIssuer(o Options) (*issuer, error) {
 		return nil, errs.System("cannot use the key of tokens: %w", err)
 	}
 	i.key.KeyID = base64.RawURLEncoding.EncodeToString(print)
+	if i.service = o.Service; i.service == "" {
+		i.service = "gantry-" + i.key.KeyID[:12]
+	}
 	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: i.key}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return nil, errs.System("cannot use the key of tokens: %w", err)
@@ -179,7 +186,7 @@ func makeKey(dir, path string) error {
 	return os.Link(f.Name(), path)
 }
 
-// sign makes a token; its audience is the service and its purpose together.
+// sign makes a token. Its audience and its use together are its purpose.
 func (i *issuer) sign(c *claims, now time.Time, lifetime time.Duration) (string, error) {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails, by its documentation
@@ -195,10 +202,10 @@ func (i *issuer) sign(c *claims, now time.Time, lifetime time.Duration) (string,
 	return token, nil
 }
 
-// verify checks a token of ours. Those that were good are remembered by their
+// verify checks a token of ours, for its use and the service it is for. Those that were good are remembered by their
 // hash until they end, as a signature takes longer to check than most requests
 // to answer.
-func (i *issuer) verify(token, use string, now time.Time) (*claims, error) {
+func (i *issuer) verify(token, use, service string, now time.Time) (*claims, error) {
 	sum := sha256.Sum256([]byte(token))
 	i.mu.Lock()
 	c := i.known[sum]
@@ -216,7 +223,7 @@ func (i *issuer) verify(token, use string, now time.Time) (*claims, error) {
 			i.remember(sum, c)
 		}
 	}
-	if c.Use != use {
+	if c.Use != use || !c.Audience.Contains(service) {
 		return nil, errs.Unauthorized("the token is for something else")
 	}
 	if c.Expiry == nil || c.Validate(jwt.Expected{Issuer: i.name, Time: now}) != nil {

@@ -112,7 +112,7 @@ func (a *Access) getToken(r *http.Request) (*tokenAnswer, error) {
 		return nil, errs.Unauthorized("tokens are given for a user name and a password")
 	}
 	q := r.URL.Query()
-	answer, err := a.token(r, id.User, q.Get("service"), q["scope"], q.Get("offline_token") == "true")
+	answer, err := a.token(id.User, q.Get("service"), q["scope"], q.Get("offline_token") == "true")
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (a *Access) postToken(r *http.Request) (*tokenAnswer, error) {
 		}
 	case "refresh_token":
 		kept = f.Get("refresh_token")
-		c, err := a.issuer.verify(kept, useRefresh, a.now())
+		c, err := a.issuer.verify(kept, useRefresh, a.serviceOf(f.Get("service")), a.now())
 		if err != nil {
 			return nil, err
 		}
@@ -149,22 +149,29 @@ func (a *Access) postToken(r *http.Request) (*tokenAnswer, error) {
 	default:
 		return nil, errs.InvalidArgument("unknown grant type %q", f.Get("grant_type"))
 	}
-	answer, err := a.token(r, user, f.Get("service"), f["scope"], kept == "" && f.Get("access_type") == "offline")
+	answer, err := a.token(user, f.Get("service"), f["scope"], kept == "" && f.Get("access_type") == "offline")
 	if err == nil && kept != "" {
 		answer.RefreshToken = kept
 	}
 	return answer, err
 }
 
+// serviceOf is the service a token is asked for. It may be another registry that
+// trusts this token server; a refresh token is good for the one it was made for
+// only (Docker's OAuth2 token authentication, "service").
+func (a *Access) serviceOf(asked string) string {
+	if asked == "" {
+		return a.issuer.service
+	}
+	return asked
+}
+
 // token is what the user is entitled to of what was asked. To get less is no
 // error: the registry says what is missing.
-func (a *Access) token(r *http.Request, user, service string, scopes []string, offline bool) (*tokenAnswer, error) {
-	if service == "" {
-		service = a.service(r)
-	}
+func (a *Access) token(user, service string, scopes []string, offline bool) (*tokenAnswer, error) {
 	now := a.now()
 	c := &claims{Access: a.granted(user, scopes), Use: useAccess}
-	c.Subject, c.Audience = user, jwt.Audience{service}
+	c.Subject, c.Audience = user, jwt.Audience{a.serviceOf(service)}
 	if user != "" {
 		c.Password = a.accounts.tag(user)
 	}

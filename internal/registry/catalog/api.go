@@ -165,7 +165,9 @@ func (api *API) signIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (api *API) signOut(v *visit) error {
-	api.access.SignOut(v.w, v.Request)
+	if err := api.access.SignOut(v.w, v.Request); err != nil {
+		return err
+	}
 	answer(v.w, http.StatusOK, Session{"", api.access.SignsIn(), api.access.Open()})
 	return nil
 }
