@@ -6,9 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/go-jose/go-jose/v4/jwt"
-
 	"github.com/containerd/errdefs"
+	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 // What a person would lose: the limit on guesses, to who sends all of them at

@@ -80,7 +80,7 @@ func (m *Mirror) bring(ctx context.Context, repository string, f *fetch) error {
 	if err := f.begin(m.opts.Spool, desc.Size); err != nil {
 		return err
 	}
-	source, err := m.source(ctx, repository, repo, desc)
+	source, err := m.source(ctx, r, repository, repo, desc)
 	r.note(err)
 	if err != nil {
 		return err
@@ -94,12 +94,21 @@ func (m *Mirror) bring(ctx context.Context, repository string, f *fetch) error {
 	return err
 }
 
-// source is the blob in another repository of the depot, as the other registry
-// has just said that this one has it too, or else from there.
-func (m *Mirror) source(ctx context.Context, repository string, repo *registry.Repository, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	holders, err := m.opts.Depot.Holders(ctx, desc.Digest, "", 1)
-	if err == nil && len(holders) > 0 && holders[0] != repository {
-		if f, _, err := m.opts.Depot.Open(ctx, holders[0], desc.Digest); err == nil {
+// source is the blob in another repository mirrored from the same registry, which
+// has just said that this one has it too, or else from there. What came from
+// elsewhere, or was pushed here, it does not get by: a registry that says it has
+// a blob need not, and whoever may read its mirror could read anything then.
+func (m *Mirror) source(ctx context.Context, r *remote, repository string, repo *registry.Repository, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	const tries = 16
+	holders, err := m.opts.Depot.Holders(ctx, desc.Digest, "", tries)
+	if err != nil {
+		return nil, err
+	}
+	for _, holder := range holders {
+		if from, _ := m.find(holder); from != r || holder == repository {
+			continue
+		}
+		if f, _, err := m.opts.Depot.Open(ctx, holder, desc.Digest); err == nil {
 			return f, nil
 		}
 	}

@@ -277,6 +277,40 @@ func TestABlobThatLies(t *testing.T) {
 	}
 }
 
+// What a person would lose: what is private here, to whoever may read a mirror of
+// a registry that says it has the same.
+func TestAClaimOpensNothingElse(t *testing.T) {
+	o := newOrigin(t)
+	f := newFront(t, o, time.Hour)
+	secret := []byte("pushed here, and nobody's else")
+	dgst := digest.FromBytes(secret)
+	if _, err := f.depot.Put(t.Context(), "private/app", dgst, int64(len(secret)), bytes.NewReader(secret)); err != nil {
+		t.Fatal(err)
+	}
+	o.meddle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "HEAD" || !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(secret)))
+		return true
+	})
+	if status, _, got, err := f.get("/v2/hub/app/blobs/" + dgst.String()); err == nil && bytes.Contains(got, secret) {
+		t.Errorf("%d: the mirror hands out what was pushed to another repository", status)
+	}
+	o.meddle(func(http.ResponseWriter, *http.Request) bool { return false })
+	// What the same registry sent for another repository is not fetched twice.
+	_, layer := o.push(t, "app", "v1", 100)
+	f.want("/v2/hub/app/blobs/"+layer.String(), layer)
+	if status, _, body, err := request(t, "POST", o.URL+"/v2/copy/blobs/uploads/?from=app&mount="+layer.String(), nil, ""); err != nil || status != 201 {
+		t.Fatalf("%d %s %v", status, body, err)
+	}
+	fetched := o.count("GET blobs")
+	f.want("/v2/hub/copy/blobs/"+layer.String(), layer)
+	if n := o.count("GET blobs"); n != fetched {
+		t.Errorf("a blob that is here was fetched again")
+	}
+}
+
 func TestTagsAreRevalidated(t *testing.T) {
 	o := newOrigin(t)
 	first, _ := o.push(t, "app", "v1", 10)

@@ -208,20 +208,68 @@ func TestEndpointsThatAreRefused(t *testing.T) {
 	}
 }
 
-// What a person would lose: the token of the webhook, to a server it was never
-// meant for.
-func TestSecretsDoNotFollowARedirect(t *testing.T) {
+// What a person would lose: the token of the webhook, and the inside of the
+// network, to a receiver that redirects to a server it was never meant for.
+func TestRedirectsStayWithinTheServer(t *testing.T) {
 	other := newReceiver(t)
-	hook := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	var status atomic.Int32
+	var target atomic.Pointer[string]
+	asked := make(chan string, 100)
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.URL.Path + " " + r.Header.Get("X-Token")
+		if r.URL.Path == "/hook" {
+			http.Redirect(w, r, *target.Load(), int(status.Load()))
+		}
+	}))
 	t.Cleanup(hook.Close)
 	n := notifier(t, records(t, t.TempDir()), Endpoint{
-		Name: "hook", URL: hook.URL, Headers: map[string]string{"Authorization": "Bearer secret", "X-Token": "secret"},
+		Name: "hook", URL: hook.URL + "/hook", Headers: map[string]string{"X-Token": "secret"}, Backoff: time.Millisecond, MaxBackoff: time.Millisecond,
 	})
-	n.Notify(pushed("v1"))
-	header := other.next(t).header
-	for _, name := range []string{"Authorization", "X-Token"} {
-		if got := header.Get(name); got != "" {
-			t.Errorf("%s: %s was sent to another server", name, got)
+	next := func() string {
+		select {
+		case got := <-asked:
+			return got
+		case <-time.After(30 * time.Second):
+			t.Fatal("nothing was sent")
+			return ""
 		}
+	}
+	refused := func(code int, where string) {
+		t.Helper()
+		target.Store(&where)
+		status.Store(int32(code))
+		n.Notify(pushed("v1"))
+		for range 2 { // it is sent again
+			if got := next(); got != "POST /hook secret" {
+				t.Errorf("%d to %s: %s", code, where, got)
+			}
+		}
+		same := "/moved"
+		target.Store(&same)
+		status.Store(http.StatusPermanentRedirect)
+		for got := next(); got != "POST /moved secret"; got = next() {
+			if got != "POST /hook secret" {
+				t.Errorf("%d to %s: %s", code, where, got)
+			}
+		}
+	}
+	refused(http.StatusTemporaryRedirect, other.URL)
+	refused(http.StatusMovedPermanently, other.URL)
+	refused(http.StatusFound, "/moved")
+	select {
+	case <-other.got:
+		t.Error("the event went to another server")
+	default:
+	}
+	done := "/done"
+	target.Store(&done)
+	status.Store(http.StatusSeeOther)
+	n.Notify(pushed("v2"))
+	if got := next(); got != "POST /hook secret" {
+		t.Error(got)
+	}
+	n.Close()
+	if s := n.Stats()[0]; s.Delivered != 4 || s.Pending != 0 {
+		t.Errorf("an event that was taken with 303 counts as %+v", s)
 	}
 }

@@ -51,7 +51,7 @@ type queue struct {
 func openQueue(ctx context.Context, e Endpoint, records depot.Records, log *slog.Logger) (*queue, error) {
 	q := &queue{
 		Endpoint: e, records: records, log: log.With("webhook", e.Name),
-		client: &http.Client{Timeout: e.Timeout, CheckRedirect: e.redirected},
+		client: &http.Client{Timeout: e.Timeout, CheckRedirect: redirected},
 		wake:   make(chan struct{}, 1),
 	}
 	keys, err := records.RecordKeys(ctx, q.key(""), "", -1)
@@ -216,8 +216,8 @@ type refusal struct {
 
 func (e *refusal) Error() string { return "the endpoint answered " + e.status }
 
-// post makes one delivery. Like the Docker registry it takes every answer below
-// 400, after redirects, for success.
+// post makes one delivery. Every answer below 400 is success, but for one that
+// says that the event should have gone elsewhere.
 func (q *queue) post(ctx context.Context, body []byte) error {
 	data, err := json.Marshal(envelope{[]json.RawMessage{body}})
 	if err != nil {
@@ -244,24 +244,30 @@ func (q *queue) post(ctx context.Context, body []byte) error {
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
-	if resp.StatusCode < 400 {
+	switch {
+	case resp.StatusCode == http.StatusMovedPermanently, resp.StatusCode == http.StatusFound:
+		return &refusal{status: resp.Status + ", which does not take the event along: give its new address"}
+	case resp.StatusCode < 400:
 		return nil
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // absent, or a date: our own pace
 	return &refusal{resp.Status, time.Duration(seconds) * time.Second}
 }
 
-// redirected keeps the configured headers, in which there are secrets, from any
-// server but the one they were given for, and from the network in the clear.
-func (e *Endpoint) redirected(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errs.Unavailable("the endpoint redirects without end")
-	}
+// redirected follows a redirect that takes the event along (307, 308), and only
+// within the server the endpoint was given for: elsewhere neither the configured
+// headers, in which there are secrets, are to go nor the event, and a receiver
+// is not to choose which server of this network is asked.
+func redirected(req *http.Request, via []*http.Request) error {
 	first := via[0].URL
-	if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
-		for key := range e.Headers {
-			req.Header.Del(key)
-		}
+	upgraded := first.Scheme == "http" && req.URL.Scheme == "https" && req.URL.Hostname() == first.Hostname()
+	switch {
+	case req.Method != http.MethodPost:
+		return http.ErrUseLastResponse
+	case len(via) >= 10:
+		return errs.Unavailable("the endpoint redirects without end")
+	case !upgraded && (req.URL.Host != first.Host || req.URL.Scheme != first.Scheme):
+		return errs.Unavailable("the endpoint redirects to another server, %s, which is not followed", req.URL.Host)
 	}
 	return nil
 }
