@@ -318,7 +318,7 @@ func (api *API) tags(v *visit) error {
 			return err
 		}
 		info := TagInfo{Push: Push{tag.Name, tag.Digest.String(), tag.By, tag.Time.UTC()}, Platforms: []string{}}
-		if image, err := api.catalog.Image(ctx, v.name, tag.Digest.String()); err == nil {
+		if image, err := api.catalog.look(ctx, v.name, tag.Digest.String(), false); err == nil {
 			info.MediaType = image.MediaType
 			for _, p := range image.Platforms {
 				info.Size += p.Size

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	maxConfig = 4 << 20   // bytes of a configuration that are read
+	maxConfig = 1 << 20   // bytes of a configuration that are read
 	maxReadme = 512 << 10 // bytes of a README
 	maxImages = 64        // manifests of an index that are shown
+	maxAttach = 100       // referrers that are shown
 )
 
 // Image is what a tag or digest stands for.
@@ -99,6 +100,21 @@ type manifest struct {
 
 // Image tells of what the reference names in the repository.
 func (c *Catalog) Image(ctx context.Context, repository, reference string) (*Image, error) {
+	image, err := c.look(ctx, repository, reference, true)
+	if err != nil {
+		return nil, err
+	}
+	err = depot.EachReferrer(ctx, c.depot, repository, image.Digest, "", func(r depot.Manifest) bool {
+		image.Referrers = append(image.Referrers, Referrer{r.Digest, r.ArtifactType, r.Size, r.Pushed.UTC()})
+		return len(image.Referrers) < maxAttach
+	})
+	return image, err
+}
+
+// look is Image without what refers to it. Unless whole is asked for, the
+// configurations of an index's images are left out: a list of tags would read
+// thousands of them.
+func (c *Catalog) look(ctx context.Context, repository, reference string, whole bool) (*Image, error) {
 	m, body, err := c.depot.Manifest(ctx, repository, reference)
 	if err != nil {
 		return nil, err
@@ -112,35 +128,28 @@ func (c *Catalog) Image(ctx context.Context, repository, reference string) (*Ima
 		return nil, errs.InvalidArgument("cannot read the manifest %s: %w", m.Digest, err)
 	}
 	if parsed.Manifests == nil {
-		image.Platforms = append(image.Platforms, c.platform(ctx, repository, m, &parsed))
+		image.Platforms = append(image.Platforms, c.platform(ctx, repository, m, &parsed, true))
 	}
 	for i, desc := range parsed.Manifests {
 		if i == maxImages {
 			image.More = len(parsed.Manifests) - i
 			break
 		}
-		image.Platforms = append(image.Platforms, c.child(ctx, repository, desc))
-	}
-	referrers, err := c.depot.Referrers(ctx, repository, m.Digest, "", 100)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range referrers {
-		image.Referrers = append(image.Referrers, Referrer{r.Digest, r.ArtifactType, r.Size, r.Pushed.UTC()})
+		image.Platforms = append(image.Platforms, c.child(ctx, repository, desc, whole))
 	}
 	return image, nil
 }
 
 // child is an entry of an index. One that is not here, or that lies, is shown as
 // the index has it: the others are still good.
-func (c *Catalog) child(ctx context.Context, repository string, desc ocispec.Descriptor) Platform {
+func (c *Catalog) child(ctx context.Context, repository string, desc ocispec.Descriptor, whole bool) Platform {
 	var p Platform
 	m, body, err := c.depot.Manifest(ctx, repository, desc.Digest.String())
 	var parsed manifest
 	if err != nil || json.Unmarshal(body, &parsed) != nil {
 		p = Platform{Digest: desc.Digest, Layers: []Layer{}, Missing: true}
 	} else {
-		p = c.platform(ctx, repository, m, &parsed)
+		p = c.platform(ctx, repository, m, &parsed, whole || desc.Platform == nil)
 	}
 	if desc.Platform != nil {
 		p.Platform = spell(*desc.Platform)
@@ -149,13 +158,13 @@ func (c *Catalog) child(ctx context.Context, repository string, desc ocispec.Des
 	return p
 }
 
-func (c *Catalog) platform(ctx context.Context, repository string, m depot.Manifest, parsed *manifest) Platform {
+func (c *Catalog) platform(ctx context.Context, repository string, m depot.Manifest, parsed *manifest, config bool) Platform {
 	p := Platform{Digest: m.Digest, Size: parsed.Config.Size, Layers: []Layer{}}
 	for _, l := range parsed.Layers {
 		p.Layers = append(p.Layers, Layer{l.Digest, l.MediaType, l.Size, l.Annotations[ocispec.AnnotationTitle]})
 		p.Size += l.Size
 	}
-	if m.Config == "" {
+	if m.Config == "" || !config {
 		return p
 	}
 	image, err := c.config(ctx, repository, m.Config)

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-containers/gantry/internal/registry/depot"
 )
 
 // What a person would lose: connections, to clients who need no right to hold
@@ -69,5 +73,51 @@ func TestABlobIsNoScript(t *testing.T) {
 	a, err := p.want(200, "GET", blobPath("r", dgst), nil)
 	if err := first(err, a.has("X-Content-Type-Options", "nosniff")); err != nil {
 		t.Error(err)
+	}
+}
+
+// bounded notes how many referrers are asked of a depot at once.
+type bounded struct {
+	depot.Depot
+	most int
+}
+
+func (b *bounded) Referrers(ctx context.Context, repository string, subject digest.Digest, after string, n int) ([]depot.Manifest, error) {
+	if n < 0 || n > b.most {
+		b.most = n
+	}
+	return b.Depot.Referrers(ctx, repository, subject, after, n)
+}
+
+// What a person would lose: the memory of the machine, to who attaches a thousand
+// artifacts with annotations of megabytes to one image.
+func TestReferrersAreNotAllInMemory(t *testing.T) {
+	b := &bounded{}
+	p := &peer{base: registry(t, func(o *Options) {
+		b.Depot = o.Depot.(depot.Depot)
+		o.Depot = b
+	}).URL}
+	subject := digest.FromString("subject")
+	want, err := p.refer("r", subject, 70)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []ocispec.Descriptor
+	var a *answer
+	for path := referrersPath("r", subject) + "?n=50"; path != ""; {
+		var got []ocispec.Descriptor
+		if got, a, err = p.referrers(path); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, got...)
+		if path, err = a.next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sameReferrers(a, all, want); err != nil {
+		t.Error(err)
+	}
+	if b.most > 32 {
+		t.Errorf("%d referrers are held in memory at once", b.most)
 	}
 }

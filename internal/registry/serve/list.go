@@ -117,23 +117,21 @@ func (s *Server) listReferrers(rq *request) error {
 		Manifests: []ocispec.Descriptor{},
 	}
 	size := 0
-	for more := n > 0; more; {
-		var batch []depot.Manifest
-		if batch, err = s.depot.Referrers(rq.Context(), rq.repository, rq.digest, last, n+1); err != nil {
-			return err
-		}
-		more = len(batch) > n
-		for _, m := range batch {
-			if wanted == "" || m.ArtifactType == wanted {
-				size += weight(m)
-				if len(index.Manifests) == n || size > maxReferrers && len(index.Manifests) > 0 {
-					rq.next(n, last)
-					more = false
-					break
-				}
-				index.Manifests = append(index.Manifests, descriptor(m))
+	take := func(m depot.Manifest) bool {
+		if wanted == "" || m.ArtifactType == wanted {
+			size += weight(m)
+			if len(index.Manifests) == n || size > maxReferrers && len(index.Manifests) > 0 {
+				rq.next(n, last)
+				return false
 			}
-			last = m.Digest.String()
+			index.Manifests = append(index.Manifests, descriptor(m))
+		}
+		last = m.Digest.String()
+		return true
+	}
+	if n > 0 {
+		if err := depot.EachReferrer(rq.Context(), s.depot, rq.repository, rq.digest, last, take); err != nil {
+			return err
 		}
 	}
 	h := rq.w.Header()
