@@ -1,10 +1,13 @@
 package registryd
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,4 +69,44 @@ func TestCookiesBehindAProxy(t *testing.T) {
 	if err != nil || !cookie.Secure || !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode {
 		t.Errorf("%v, %v", header, err)
 	}
+}
+
+// What a person would lose: the registry's connections and files, to clients that
+// ask for large blobs and read nothing of them.
+func TestAClientThatReadsNothing(t *testing.T) {
+	patience := stall
+	stall = 500 * time.Millisecond
+	t.Cleanup(func() { stall = patience })
+	r := start(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 2<<20)
+	dgst := r.blob("big", "", data).Digest
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET /v2/big/blobs/%s HTTP/1.1\r\nHost: registry.test\r\n\r\n", dgst)
+	if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); connected(t, c); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection is held")
+		}
+	}
+	r.want(200, "GET", "/v2/big/blobs/"+dgst.String(), "", nil)
+}
+
+// connected tells whether the kernel has the other end of the connection.
+func connected(t *testing.T, c net.Conn) bool {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, mine, _ := strings.Cut(c.LocalAddr().String(), ":")
+	_, other, _ := strings.Cut(c.RemoteAddr().String(), ":")
+	from, _ := strconv.Atoi(other)
+	to, _ := strconv.Atoi(mine)
+	return strings.Contains(string(table), fmt.Sprintf("0100007F:%04X 0100007F:%04X 01", from, to))
 }

@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/registry/access"
 	"github.com/gantry-containers/gantry/internal/registry/catalog"
@@ -231,11 +233,32 @@ func listen(address string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	l, err := net.Listen(proto, at)
+	config := net.ListenConfig{}
+	if proto == "tcp" {
+		config.Control = limitStalls
+	}
+	l, err := config.Listen(context.Background(), proto, at)
 	if err != nil {
 		return nil, errs.Unavailable("cannot listen on %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// stall is how long a client may leave what is sent to it unread. Tests wait less.
+var stall = 5 * time.Minute
+
+// limitStalls has the kernel end connections whose client acknowledges nothing,
+// or says that it has no room for anything, for that long: a blob goes to the
+// socket in the kernel, where no deadline of ours is renewed. The connections
+// inherit it from the listener (tcp(7), TCP_USER_TIMEOUT).
+func limitStalls(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall/time.Millisecond))
+	}); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // removeStale removes the socket of a process that is gone.
