@@ -1,6 +1,7 @@
 package registryd
 
 import (
+	"io"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -19,6 +20,16 @@ func TestRegistryOnS3(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	args := []string{"--s3-endpoint", strings.TrimPrefix(h.URL, "http://"), "--s3-insecure", "--s3-bucket", "depot", "--s3-prefix", "registry/", "--s3-region", "us-east-1"}
 	r := start(t, args...)
+	other, err := Parse(append([]string{"--root", t.TempDir(), "--listen", "127.0.0.1:0"}, args...), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Start(t.Context(), other); err == nil {
+		s.close()
+		t.Error("a registry on another machine opens the same bucket")
+	} else if !strings.Contains(err.Error(), "in use by a registry on") {
+		t.Error(err)
+	}
 	dgst := r.push("app", "v1", "", describe("On a bucket"))
 	until(r, "/api/v1/search?q=app", "", func(f catalog.Found) bool { return f.Total == 1 })
 	if err := r.stop(); err != nil {

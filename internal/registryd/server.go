@@ -310,8 +310,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	run(control, s.control)
 	s.log.Info("the registry is served", "addresses", s.Addresses(), "tls", c.tls(), "root", c.Root)
 
+	var lost <-chan struct{} // never, where nobody else could have the storage
+	if b, ok := s.depot.(interface{ Lost() <-chan struct{} }); ok {
+		lost = b.Lost()
+	}
 	var err error
 	select {
+	case <-lost:
+		err = errs.Conflict("another registry has taken over the bucket: this one stops")
 	case err = <-failed:
 		err = errs.System("the registry stopped listening: %w", err)
 	case <-ctx.Done():

@@ -2,10 +2,16 @@ package registryd
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/registry"
@@ -26,14 +32,66 @@ func openDepot(ctx context.Context, c *Config) (depot.Depot, error) {
 		}
 		return d, nil
 	}
+	id, lock, err := ownName(c.Root)
+	if err != nil {
+		return nil, err
+	}
 	b, err := bucket.Open(ctx, bucket.Options{
+		Owner:    id,
 		Endpoint: c.S3.Endpoint, Bucket: c.S3.Bucket, Prefix: c.S3.Prefix, Region: c.S3.Region,
 		AccessKey: c.S3.AccessKey, SecretKey: c.S3.SecretKey, Insecure: c.S3.Insecure,
 	})
 	if err != nil {
+		lock.Close()
 		return nil, err
 	}
-	return b, nil
+	return ownedBucket{b, lock}, nil
+}
+
+// ownedBucket is a bucket and the lock of the name it is owned by.
+type ownedBucket struct {
+	*bucket.Bucket
+	lock *os.File
+}
+
+// Close implements depot.Depot.
+func (b ownedBucket) Close() error {
+	return errors.Join(b.Bucket.Close(), b.lock.Close())
+}
+
+// ownName is the name by which the process that has the root owns a bucket. It
+// is kept below the root and locked for as long as the file is open: a process
+// that is started again after a crash has its bucket back at once, and two never
+// have the same name.
+func ownName(root string) (id string, lock *os.File, err error) {
+	lock, err = os.OpenFile(filepath.Join(root, "owner"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", nil, errs.System("cannot open the registry's name: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return "", nil, errs.Conflict("the registry's directory %s is in use by another process", root)
+	}
+	if err != nil {
+		return "", nil, errs.System("cannot lock the registry's name: %w", err)
+	}
+	data, err := io.ReadAll(lock)
+	if err != nil {
+		return "", nil, errs.System("cannot read the registry's name: %w", err)
+	}
+	if id = strings.TrimSpace(string(data)); id != "" {
+		return id, lock, nil
+	}
+	id = rand.Text()
+	if _, err = fmt.Fprintln(lock, id); err != nil {
+		return "", nil, errs.System("cannot keep the registry's name: %w", err)
+	}
+	return id, lock, nil
 }
 
 // mirrors makes the upstream of a configuration.

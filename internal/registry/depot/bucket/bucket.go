@@ -16,11 +16,12 @@
 //	repositories/REPOSITORY!         there is such a repository
 //	records/KEY!
 //	uploads/ID.json .tail .data      uploads: state, bytes short of a part, multipart
+//	owner                            the process that writes to the bucket (lease.go)
 //
 // A bucket has no transactions. What is named is written before what names it,
 // and removed after it: a crash leaves a marker that leads nowhere, which is
 // seen through when it is met (usedBy) and goes with Sweep. Within the process,
-// which is the only one that writes to the bucket, a lock for the repository
+// which is the only one that writes to the bucket (lease.go), a lock for the repository
 // keeps a manifest's check and write apart from the removal of what it names,
 // and one for the digest keeps the removal of bytes apart from a new link to
 // them. A third one keeps the birth of a repository apart from its end. They are
@@ -30,6 +31,7 @@ package bucket
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -38,6 +40,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	minio "github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -61,6 +64,12 @@ type Options struct {
 	// upload that is being received has one in memory. S3 allows no less
 	// than 5 MiB and 10,000 of them for one blob.
 	PartSize int64
+	// Owner is a name this process has to itself, and had before a restart:
+	// by it the bucket is had again at once after a crash. "" is a new one.
+	Owner string
+	// Lease is how long another process waits for this one when it is not
+	// heard of; 0 means 30 seconds.
+	Lease time.Duration
 	// Transport makes the requests; nil means the default one.
 	Transport http.RoundTripper
 }
@@ -75,6 +84,7 @@ type Bucket struct {
 	// with one request.
 	copyLimit int64
 	holds     *depot.Holds
+	lease     *lease
 	parts     sync.Pool
 
 	repositories [64]sync.RWMutex
@@ -88,7 +98,8 @@ type Bucket struct {
 var _ depot.Depot = (*Bucket)(nil)
 
 // Open opens the depot in a bucket. It fails with ErrNotFound when there is no
-// such bucket, and with ErrUnavailable when the server does not answer.
+// such bucket, with ErrUnavailable when the server does not answer, and with
+// ErrConflict when another process has it open.
 func Open(ctx context.Context, o Options) (*Bucket, error) {
 	cred := credentials.NewStaticV4(o.AccessKey, o.SecretKey, "")
 	if o.AccessKey == "" {
@@ -112,12 +123,24 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 		core: core, bucket: o.Bucket, prefix: o.Prefix, partSize: o.PartSize, copyLimit: 5 << 30,
 		holds: depot.NewHolds(), known: map[string]bool{},
 	}
+	if o.Owner == "" {
+		o.Owner = rand.Text()
+	}
+	if o.Lease == 0 {
+		o.Lease = defaultLease
+	}
+	if err := b.claim(ctx, o.Owner, o.Lease); err != nil {
+		return nil, err
+	}
 	b.parts.New = func() any { p := make([]byte, 0, b.partSize); return &p }
 	return b, nil
 }
 
-// Close implements depot.Depot.
-func (b *Bucket) Close() error { return nil }
+// Close implements depot.Depot. It may be called twice.
+func (b *Bucket) Close() error {
+	b.release()
+	return nil
+}
 
 // explain gives an error of the server its class.
 func explain(err error) error {
@@ -162,6 +185,9 @@ func join(kind string, parts ...string) string { return kind + "/" + strings.Joi
 
 // put writes a small object.
 func (b *Bucket) put(ctx context.Context, key string, data []byte) error {
+	if err := b.mine(ctx); err != nil {
+		return err
+	}
 	_, err := b.core.Client.PutObject(ctx, b.bucket, b.prefix+key, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{DisableMultipart: true})
 	return explain(err)
 }
@@ -191,6 +217,9 @@ func (b *Bucket) stat(ctx context.Context, key string) (info minio.ObjectInfo, o
 
 // remove deletes objects; one that is not there is no error.
 func (b *Bucket) remove(ctx context.Context, keys ...string) error {
+	if err := b.mine(ctx); err != nil {
+		return err
+	}
 	for _, key := range keys {
 		err := b.core.Client.RemoveObject(ctx, b.bucket, b.prefix+key, minio.RemoveObjectOptions{})
 		if err != nil && !absent(err) {

@@ -31,6 +31,7 @@ func server(t *testing.T) (*s3test.Server, Options) {
 	return s, Options{
 		Endpoint: strings.TrimPrefix(h.URL, "http://"), Insecure: true, Bucket: "depot", Prefix: "registry/",
 		Region: "us-east-1", AccessKey: "key", SecretKey: "secret", PartSize: partSize,
+		Owner: "test",
 	}
 }
 
@@ -40,6 +41,7 @@ func open(t *testing.T, o Options) *Bucket {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { b.Close() })
 	return b
 }
 
@@ -116,6 +118,9 @@ func TestNothingStays(t *testing.T) {
 	// The listing has whole seconds: the abandoned upload may look young.
 	if _, err := b.ExpireUploads(ctx, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
 	}
 	s.Mu.Lock()
 	defer s.Mu.Unlock()

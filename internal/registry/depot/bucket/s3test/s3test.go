@@ -32,6 +32,9 @@ type Server struct {
 	Copied  int  // parts that were copies
 	Broken  bool // answers 503
 	Full    bool // answers XMinioStorageFull to what stores
+	// Conditions says what becomes of If-Match and If-None-Match of a PUT:
+	// they are honoured, "ignored", or "refused" with 501.
+	Conditions string
 }
 
 type object struct {
@@ -189,6 +192,10 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, key string, body
 			fmt.Fprintf(w, "<CopyObjectResult><ETag>%s</ETag><LastModified>%s</LastModified></CopyObjectResult>", etag(source.data), time.Now().UTC().Format(time.RFC3339))
 			return
 		}
+		if status, code := s.condition(r, o); code != "" {
+			refuse(w, status, code)
+			return
+		}
 		s.store(key, body)
 		w.Header().Set("ETag", etag(body))
 	case "DELETE":
@@ -203,6 +210,22 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, key string, body
 		w.Header().Set("Content-Type", "application/octet-stream")
 		http.ServeContent(w, r, "", o.time, bytes.NewReader(o.data))
 	}
+}
+
+// condition is why a PUT may not replace o, which may be nil.
+func (s *Server) condition(r *http.Request, o *object) (status int, code string) {
+	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
+	switch {
+	case match == "" && none == "", s.Conditions == "ignored":
+		return 0, ""
+	case s.Conditions == "refused":
+		return 501, "NotImplemented"
+	case match != "" && o == nil:
+		return 404, "NoSuchKey"
+	case match != "" && match != etag(o.data), none == "*" && o != nil:
+		return 412, "PreconditionFailed"
+	}
+	return 0, ""
 }
 
 func (s *Server) multipart(w http.ResponseWriter, r *http.Request, key string, q url.Values, body []byte) {
