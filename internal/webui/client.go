@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -83,6 +84,12 @@ type (
 		Referrers                                      []referrer
 	}
 )
+
+// Artifact tells whether it is something else than an image: the registry gives
+// an image without an artifact type that of its configuration.
+func (i image) Artifact() bool {
+	return i.ArtifactType != "" && !strings.HasSuffix(i.ArtifactType, "image.config.v1+json") && !strings.HasSuffix(i.ArtifactType, "container.image.v1+json")
+}
 
 type apiError struct {
 	status  int

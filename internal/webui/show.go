@@ -1,6 +1,8 @@
 package webui
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"html/template"
@@ -16,16 +18,18 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // functions are those templates call.
 func functions() template.FuncMap {
 	return template.FuncMap{
+		"asset":   asset,
 		"ago":     func(t time.Time) string { return ago(time.Since(t)) },
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"day":     func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-		"size":    func(n int64) string { return units.HumanSizeWithPrecision(float64(max(n, 0)), 3) },
+		"size":    size,
 		"count":   count,
 		"plural":  plural,
 		"short":   short,
 		"initial": initial,
 		"tint":    tint,
 		"kind":    kind,
+		"content": content,
 		"command": command,
 		"join":    func(list []string) string { return strings.Join(list, " ") },
 		"add":     func(a, b int) int { return a + b },
@@ -33,6 +37,22 @@ func functions() template.FuncMap {
 		"largest": largest,
 		"pretty":  pretty,
 	}
+}
+
+// asset is the address of a file below static. It changes with the content, so
+// that no browser shows a page of today with the style of yesterday.
+func asset(name string) (string, error) {
+	data, err := files.ReadFile("static/" + name)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return "/static/" + name + "?v=" + hex.EncodeToString(sum[:6]), nil
+}
+
+// size is a number of bytes as people read it: 4.83 MB.
+func size(n int64) string {
+	return units.CustomSize("%.3g %s", float64(max(n, 0)), 1000, []string{"B", "kB", "MB", "GB", "TB", "PB"})
 }
 
 func ago(d time.Duration) string {
@@ -100,11 +120,21 @@ func tint(name string) string {
 func kind(mediaType string) string {
 	switch {
 	case strings.HasSuffix(mediaType, "image.index.v1+json"), strings.HasSuffix(mediaType, "manifest.list.v2+json"):
-		return "multi-platform"
+		return "several platforms"
 	case strings.HasSuffix(mediaType, "image.manifest.v1+json"):
-		return "OCI"
+		return "OCI image"
 	case strings.HasSuffix(mediaType, "manifest.v2+json"):
-		return "Docker v2"
+		return "Docker image"
+	}
+	return mediaType
+}
+
+// content says what a layer's media type is, without what all of them begin with.
+func content(mediaType string) string {
+	for _, prefix := range []string{"application/vnd.oci.image.layer.v1.", "application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.diff."} {
+		if rest, ok := strings.CutPrefix(mediaType, prefix); ok && rest != "" {
+			return rest
+		}
 	}
 	return mediaType
 }

@@ -119,7 +119,11 @@ func (ui *UI) static(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	w.Header().Set("Cache-Control", "public, max-age=3600")
+	age := "max-age=3600"
+	if r.URL.RawQuery != "" { // an address made by asset
+		age = "max-age=31536000, immutable"
+	}
+	w.Header().Set("Cache-Control", "public, "+age)
 	http.ServeFileFS(w, r, sub, r.PathValue("file"))
 }
 

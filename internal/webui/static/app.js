@@ -6,6 +6,7 @@ function copies() {
   if (!navigator.clipboard) return; // only over TLS and on this machine
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = false;
+    button.parentElement.classList.add("live");
     button.addEventListener("click", async () => {
       const say = button.querySelector("span");
       try {
@@ -42,7 +43,7 @@ function stars() {
       button.classList.toggle("mine", now.starred);
       button.setAttribute("aria-pressed", String(now.starred));
       button.querySelector("[data-label]").textContent = now.starred ? "Starred" : "Star";
-      button.querySelector("[data-count]").textContent = now.stars;
+      for (const count of document.querySelectorAll("[data-count]")) count.textContent = now.stars;
     });
   }
 }
