@@ -438,6 +438,48 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	}
 }
 
+// The configuration in the documentation is one.
+func TestTheDocumentedConfiguration(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/registry.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	authority := start(t, "--tls-self-signed")
+	pem, err := os.ReadFile(filepath.Join(authority.root, "tls", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := os.ReadFile(accounts(t, "ann:a", "bob:b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"users": users, "clients.pem": pem, "auth.pem": pem, "hub-password": []byte("secret\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := 0
+	for rest := string(doc); ; blocks++ {
+		_, after, ok := strings.Cut(rest, "```toml\n")
+		if !ok {
+			break
+		}
+		var block string
+		if block, rest, ok = strings.Cut(after, "```"); !ok {
+			t.Fatal("a block does not end")
+		}
+		path := filepath.Join(dir, fmt.Sprintf("%d.toml", blocks))
+		if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		start(t, "--config", path, "--root", t.TempDir(), "--metrics-listen", "127.0.0.1:0")
+	}
+	if blocks < 2 {
+		t.Errorf("the documentation has %d configurations", blocks)
+	}
+}
+
 func TestFlagsCountMoreThanTheFile(t *testing.T) {
 	path := write(t, "c.toml", "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nroot = \"data\"\n[accounts]\nhtpasswd = \"users\"\n[gc]\nevery = \"2d\"\n")
 	c, err := Parse([]string{"--config", path, "--listen", "127.0.0.1:3"}, io.Discard)
