@@ -57,6 +57,9 @@ func TestNamesThatCannotBe(t *testing.T) {
 			r.want(404, "GET", "/api/v1/"+kind+"/"+name, "", nil)
 		}
 	}
+	for _, reference := range []string{"..%2F..%2Frecords", "v1%00", "v1!x", "-v1"} {
+		r.want(404, "GET", "/api/v1/images/app?reference="+reference, "", nil)
+	}
 }
 
 // Behind a proxy that speaks TLS a cookie is not for the network in the clear.

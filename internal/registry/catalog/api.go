@@ -346,12 +346,17 @@ func (api *API) image(v *visit) error {
 	if reference == "" {
 		reference = "latest"
 	}
+	if !strings.Contains(reference, ":") && depot.CheckTag(reference) != nil {
+		return errs.NotFound("there is no tag %q in repository %s", clip(reference), v.name)
+	}
 	image, err := api.catalog.Image(v.Context(), v.name, reference)
 	if err == nil {
 		answer(v.w, http.StatusOK, image)
 	}
 	return err
 }
+
+func clip(s string) string { return s[:min(len(s), 128)] }
 
 func (api *API) star(v *visit) error {
 	who := api.voter(v)
@@ -365,7 +370,7 @@ func (api *API) star(v *visit) error {
 			Name: browserCookie, Value: id, Path: "/", MaxAge: 365 * 24 * 3600,
 			HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: v.TLS != nil || v.URL.Scheme == "https",
 		})
-		who = voter("browser", id)
+		who = voter(browserVoter, id)
 	}
 	if err := api.catalog.Star(v.Context(), v.name, who, v.Method == http.MethodPut); err != nil {
 		return err
@@ -380,10 +385,10 @@ const browserCookie = "gantry_browser"
 // voter is who asks, as stars know him; "" for who cannot have given any.
 func (api *API) voter(v *visit) string {
 	if v.id.User != "" {
-		return voter("user", v.id.User)
+		return voter(userVoter, v.id.User)
 	}
 	if cookie, err := v.Cookie(browserCookie); err == nil && api.access.Open() && cookie.Value != "" {
-		return voter("browser", cookie.Value)
+		return voter(browserVoter, cookie.Value)
 	}
 	return ""
 }

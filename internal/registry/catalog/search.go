@@ -127,6 +127,16 @@ func (c *Catalog) readmeOf(name string) string {
 	return ""
 }
 
+// maxBrowsers bounds the stars of a repository where a voter is whoever says that
+// it is another browser: each is a record.
+const maxBrowsers = 10_000
+
+// What voters are.
+const (
+	userVoter    = "user"
+	browserVoter = "browser"
+)
+
 // voter is who gives a star, as the last word of its record: a user, or the
 // browser of somebody without an account.
 func voter(kind, id string) string {
@@ -138,10 +148,16 @@ func voter(kind, id string) string {
 func (c *Catalog) Star(ctx context.Context, name, who string, give bool) error {
 	c.mu.Lock()
 	e := c.entries[name]
-	known := e != nil && e.stars[who]
+	known, given := e != nil && e.stars[who], 0
+	if e != nil {
+		given = len(e.stars)
+	}
 	c.mu.Unlock()
 	if e == nil {
 		return errs.NotFound("there is no repository %s", name)
+	}
+	if give && !known && given >= maxBrowsers && strings.HasPrefix(who, browserVoter+".") {
+		return errs.Forbidden("repository %s has as many stars as a registry without accounts keeps", name)
 	}
 	if known == give {
 		return nil

@@ -2,10 +2,12 @@ package depot
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -19,6 +21,7 @@ type Holds struct {
 	opened time.Time
 
 	mu    sync.Mutex               // guards what follows
+	last  time.Time                // of a hold: no two have the same time
 	held  map[uint64]time.Time     // by repository and digest; a collision holds too much, never too little
 	dying map[uint64]chan struct{} // closed when the drop has been decided
 }
@@ -46,22 +49,58 @@ func (h *Holds) key(repository string, dgst digest.Digest) uint64 {
 // of a drop under way, so it is called before looking whether the thing is
 // there, and never with a lock that a drop needs.
 func (h *Holds) Hold(ctx context.Context, repository string, dgst digest.Digest) error {
-	key := h.key(repository, dgst)
+	_, _, err := h.hold(ctx, h.key(repository, dgst))
+	return err
+}
+
+// hold tells when it did, and whether nobody held the thing before.
+func (h *Holds) hold(ctx context.Context, key uint64) (at time.Time, fresh bool, err error) {
 	for {
 		h.mu.Lock()
 		dying := h.dying[key]
 		if dying == nil {
-			h.held[key] = time.Now()
+			_, held := h.held[key]
+			at = h.note(key)
 			h.mu.Unlock()
-			return nil
+			return at, !held, nil
 		}
 		h.mu.Unlock()
 		select {
 		case <-dying:
 		case <-ctx.Done():
-			return ctx.Err()
+			return at, false, ctx.Err()
 		}
 	}
+}
+
+// note holds. The caller has mu.
+func (h *Holds) note(key uint64) time.Time {
+	now := time.Now()
+	if !now.After(h.last) {
+		now = h.last.Add(1)
+	}
+	h.last = now
+	h.held[key] = now
+	return now
+}
+
+// Look holds and calls find, which looks whether the thing is there. What find
+// says is ErrNotFound nobody was told to have, and is not held: whoever may read
+// can ask for any number of things that are not there.
+func (h *Holds) Look(ctx context.Context, repository string, dgst digest.Digest, find func() error) error {
+	key := h.key(repository, dgst)
+	at, fresh, err := h.hold(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err = find(); fresh && errors.Is(err, errdefs.ErrNotFound) {
+		h.mu.Lock()
+		if h.held[key].Equal(at) { // nobody has held it since
+			delete(h.held, key)
+		}
+		h.mu.Unlock()
+	}
+	return err
 }
 
 // Note holds without waiting for a drop under way: for what is held in advance,
@@ -69,7 +108,7 @@ func (h *Holds) Hold(ctx context.Context, repository string, dgst digest.Digest)
 func (h *Holds) Note(repository string, dgst digest.Digest) {
 	key := h.key(repository, dgst)
 	h.mu.Lock()
-	h.held[key] = time.Now()
+	h.note(key)
 	h.mu.Unlock()
 }
 

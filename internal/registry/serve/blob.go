@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -77,12 +78,19 @@ func (s *Server) unknownBlob(rq *request, err error) error {
 	return refuse(http.StatusNotFound, codeBlobUnknown, "%w", err)
 }
 
+// maxRanges is how many ranges of a blob one request gets. Each is a request of
+// its own where blobs are in a bucket, and a header has room for thousands.
+const maxRanges = 16
+
 // sendBlob answers with a blob, or the ranges of it that were asked for (RFC
 // 9110, section 14). A file goes to the socket in the kernel.
 func (s *Server) sendBlob(rq *request, content io.ReadSeeker, info depot.Info) {
 	h := rq.w.Header()
 	contentHeaders(h, info.Digest, octets)
 	h.Set("Cache-Control", "max-age=31536000")
+	if strings.Count(rq.Header.Get("Range"), ",") >= maxRanges {
+		rq.Header.Del("Range") // which a server may (RFC 9110, section 14.2)
+	}
 	http.ServeContent(rq.w, rq.Request, "", time.Time{}, content)
 	s.notify(rq, Event{Action: EventPull, Descriptor: blobDescriptor(info)})
 }

@@ -121,3 +121,23 @@ func TestReferrersAreNotAllInMemory(t *testing.T) {
 		t.Errorf("%d referrers are held in memory at once", b.most)
 	}
 }
+
+// What a person would lose: a thousand requests to the bucket for one that asks
+// for a thousand ranges of a blob.
+func TestManyRanges(t *testing.T) {
+	p := &peer{base: registry(t, nil).URL}
+	data := bytes.Repeat([]byte("0123456789"), 10_000)
+	dgst := digest.FromBytes(data)
+	if _, err := p.want(201, "POST", "/v2/r/blobs/uploads/?digest="+dgst.String(), data, "Content-Type", "application/octet-stream"); err != nil {
+		t.Fatal(err)
+	}
+	for n, status := range map[int]int{1: 206, 16: 206, 17: 200, 5000: 200} {
+		ranges := "bytes=0-0"
+		for i := 1; i < n; i++ {
+			ranges += fmt.Sprintf(",%d-%d", 10*i, 10*i)
+		}
+		if _, err := p.want(status, "GET", blobPath("r", dgst), nil, "Range", ranges); err != nil {
+			t.Errorf("%d ranges: %v", n, err)
+		}
+	}
+}

@@ -35,10 +35,12 @@ func (b *Bucket) Stat(ctx context.Context, repository string, dgst digest.Digest
 	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return depot.Info{}, err
 	}
-	if err := b.holds.Hold(ctx, repository, dgst); err != nil {
-		return depot.Info{}, err
-	}
-	return b.linked(ctx, repository, dgst)
+	var info depot.Info
+	err := b.holds.Look(ctx, repository, dgst, func() (err error) {
+		info, err = b.linked(ctx, repository, dgst)
+		return err
+	})
+	return info, err
 }
 
 // Open implements depot.Reader.

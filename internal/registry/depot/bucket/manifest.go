@@ -33,13 +33,15 @@ func (b *Bucket) Manifest(ctx context.Context, repository, reference string) (de
 		}
 		dgst = tag.Digest
 	}
-	if err := b.holds.Hold(ctx, repository, dgst); err != nil {
-		return depot.Manifest{}, nil, err
-	}
-	m, body, ok, err := b.manifest(ctx, repository, dgst)
-	if err == nil && !ok {
-		err = depot.ManifestUnknown(repository, reference)
-	}
+	var m depot.Manifest
+	var body []byte
+	err := b.holds.Look(ctx, repository, dgst, func() (err error) {
+		var ok bool
+		if m, body, ok, err = b.manifest(ctx, repository, dgst); err == nil && !ok {
+			err = depot.ManifestUnknown(repository, reference)
+		}
+		return err
+	})
 	return m, body, err
 }
 
@@ -64,6 +66,9 @@ func (b *Bucket) StatManifest(ctx context.Context, repository, reference string)
 
 // Tag implements depot.Reader.
 func (b *Bucket) Tag(ctx context.Context, repository, name string) (t depot.Tag, err error) {
+	if depot.CheckTag(name) != nil { // or it would be some other key
+		return t, depot.ManifestUnknown(repository, name)
+	}
 	data, _, ok, err := b.get(ctx, join("tags", repository, name))
 	if err != nil {
 		return t, err

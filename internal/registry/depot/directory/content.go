@@ -80,16 +80,15 @@ func (d *Directory) Stat(ctx context.Context, repository string, dgst digest.Dig
 	if err := depot.CheckBoth(repository, dgst); err != nil {
 		return info, err
 	}
-	if err := d.holds.Hold(ctx, repository, dgst); err != nil {
-		return info, err
-	}
-	err = d.view(ctx, func(tx *bolt.Tx) error {
-		record := linked(tx, repository, dgst)
-		if record == nil {
-			return depot.BlobUnknown(repository, dgst)
-		}
-		info, err = contentInfo(dgst, record)
-		return err
+	err = d.holds.Look(ctx, repository, dgst, func() error {
+		return d.view(ctx, func(tx *bolt.Tx) error {
+			record := linked(tx, repository, dgst)
+			if record == nil {
+				return depot.BlobUnknown(repository, dgst)
+			}
+			info, err = contentInfo(dgst, record)
+			return err
+		})
 	})
 	return info, err
 }

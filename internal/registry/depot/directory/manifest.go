@@ -42,28 +42,7 @@ func (d *Directory) manifest(ctx context.Context, repository, reference string, 
 	if err := depot.CheckRepository(repository); err != nil {
 		return err
 	}
-	named := strings.Contains(reference, ":")
-	if named {
-		if err := depot.CheckDigest(digest.Digest(reference)); err != nil {
-			return err
-		}
-		if err := d.holds.Hold(ctx, repository, digest.Digest(reference)); err != nil {
-			return err
-		}
-	}
-	return d.view(ctx, func(tx *bolt.Tx) error {
-		dgst := digest.Digest(reference)
-		if !named {
-			tag, ok, err := getTag(tx, repository, reference)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return depot.ManifestUnknown(repository, reference)
-			}
-			dgst = tag.Digest
-			d.holds.Note(repository, dgst) // what has a tag is not being dropped
-		}
+	find := func(tx *bolt.Tx, dgst digest.Digest) error {
 		m, ok, err := getManifest(tx, repository, dgst)
 		if err != nil {
 			return err
@@ -72,6 +51,26 @@ func (d *Directory) manifest(ctx context.Context, repository, reference string, 
 			return depot.ManifestUnknown(repository, reference)
 		}
 		return f(tx, m)
+	}
+	if strings.Contains(reference, ":") {
+		dgst := digest.Digest(reference)
+		if err := depot.CheckDigest(dgst); err != nil {
+			return err
+		}
+		return d.holds.Look(ctx, repository, dgst, func() error {
+			return d.view(ctx, func(tx *bolt.Tx) error { return find(tx, dgst) })
+		})
+	}
+	return d.view(ctx, func(tx *bolt.Tx) error {
+		tag, ok, err := getTag(tx, repository, reference)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return depot.ManifestUnknown(repository, reference)
+		}
+		d.holds.Note(repository, tag.Digest) // what has a tag is not being dropped
+		return find(tx, tag.Digest)
 	})
 }
 
