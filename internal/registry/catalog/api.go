@@ -118,6 +118,7 @@ func (api *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	default:
 		api.log.Error("the catalogue failed a request", "path", r.URL.Path, "error", err)
+		err = errors.New("the registry failed: its log says why")
 	}
 	answer(w, status, problem{err.Error()})
 }

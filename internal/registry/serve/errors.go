@@ -118,14 +118,18 @@ func (s *Server) explain(rq *request, err error) (int, []errorEntry) {
 	case errors.As(err, &tooLarge):
 		return one(http.StatusRequestEntityTooLarge, codeSizeInvalid)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return http.StatusInsufficientStorage, []errorEntry{{Code: codeUnavailable, Message: "the storage of this registry is full: " + err.Error()}}
+		return http.StatusInsufficientStorage, []errorEntry{{Code: codeUnavailable, Message: "the storage of this registry is full"}}
 	case errors.Is(err, errdefs.ErrResourceExhausted):
 		rq.w.Header().Set("Retry-After", "1")
 		return one(http.StatusTooManyRequests, codeTooManyRequests)
 	case errors.Is(err, errdefs.ErrUnavailable):
 		return one(http.StatusServiceUnavailable, codeUnavailable)
+	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrConflict),
+		errors.Is(err, errdefs.ErrPermissionDenied), errors.Is(err, errdefs.ErrUnauthenticated):
+		return one(http.StatusInternalServerError, codeUnknown) // of another registry, most of all
 	}
-	return one(http.StatusInternalServerError, codeUnknown)
+	// What else fails speaks of files and servers that are nobody's business.
+	return http.StatusInternalServerError, []errorEntry{{Code: codeUnknown, Message: "the registry failed: its log says why"}}
 }
 
 // json answers with a document.

@@ -3,9 +3,12 @@ package serve
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,5 +142,31 @@ func TestManyRanges(t *testing.T) {
 		if _, err := p.want(status, "GET", blobPath("r", dgst), nil, "Range", ranges); err != nil {
 			t.Errorf("%d ranges: %v", n, err)
 		}
+	}
+}
+
+// failing is a depot whose disk is not as it should be.
+type failing struct{ depot.Depot }
+
+func (failing) StatManifest(context.Context, string, string) (depot.Manifest, error) {
+	return depot.Manifest{}, errors.New("open /srv/secret/depot.db: permission denied")
+}
+
+// What a person would lose: what the inside of his machine looks like.
+func TestFailuresKeepTheirReasons(t *testing.T) {
+	var log bytes.Buffer
+	p := &peer{base: registry(t, func(o *Options) {
+		o.Depot = failing{o.Depot.(depot.Depot)}
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	}).URL}
+	a, err := p.want(500, "DELETE", manifestPath("r", "v1"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(a.body, []byte("secret")) || !bytes.Contains(a.body, []byte("its log says why")) {
+		t.Errorf("the client is told %s", a.body)
+	}
+	if !strings.Contains(log.String(), "/srv/secret/depot.db") {
+		t.Errorf("the log says %s", log.String())
 	}
 }
