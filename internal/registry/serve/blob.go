@@ -91,8 +91,39 @@ func (s *Server) sendBlob(rq *request, content io.ReadSeeker, info depot.Info) {
 	if strings.Count(rq.Header.Get("Range"), ",") >= maxRanges {
 		rq.Header.Del("Range") // which a server may (RFC 9110, section 14.2)
 	}
-	http.ServeContent(rq.w, rq.Request, "", time.Time{}, content)
+	w, done := s.impatient(rq)
+	defer done()
+	http.ServeContent(w, rq.Request, "", time.Time{}, content)
 	s.notify(rq, Event{Action: EventPull, Descriptor: blobDescriptor(info)})
+}
+
+// unread is where a blob goes whose client may stop reading: it is given up after
+// the limit.
+type unread struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	limit   time.Duration
+	renew   time.Time
+}
+
+func (u *unread) Write(b []byte) (int, error) {
+	if now := time.Now(); now.After(u.renew) {
+		_ = u.control.SetWriteDeadline(now.Add(u.limit)) // as it is without one otherwise
+		u.renew = now.Add(u.limit / 4)
+	}
+	return u.ResponseWriter.Write(b)
+}
+
+// impatient is the writer for a blob. In plain HTTP/1 it is the one there is: a
+// file goes through it in the kernel, which counts by itself. In HTTP/2 a client
+// holds a stream up without holding up the connection.
+func (s *Server) impatient(rq *request) (w http.ResponseWriter, done func()) {
+	if rq.TLS == nil && rq.ProtoMajor < 2 {
+		return rq.w, func() {}
+	}
+	control := http.NewResponseController(rq.w)
+	return &unread{ResponseWriter: rq.w, control: control, limit: s.o.Limits.Unread},
+		func() { _ = control.SetWriteDeadline(time.Time{}) } // the connection goes on
 }
 
 // relayBlob answers with a blob that only the upstream has.
@@ -115,7 +146,9 @@ func (s *Server) relayBlob(rq *request, missing error) error {
 	contentHeaders(rq.w.Header(), info.Digest, octets)
 	rq.w.Header().Set("Content-Length", itoa(info.Size))
 	rq.w.WriteHeader(http.StatusOK)
-	if _, err := io.Copy(rq.w, content); err != nil {
+	w, done := s.impatient(rq)
+	defer done()
+	if _, err := io.Copy(w, content); err != nil {
 		s.log.Warn("a blob was cut off on its way from the upstream", "repository", rq.repository, "digest", rq.digest, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}

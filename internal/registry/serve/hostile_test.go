@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/registry/depot"
+	"github.com/gantry-containers/gantry/internal/registry/depot/directory"
 )
 
 // What a person would lose: connections, to clients who need no right to hold
@@ -168,5 +171,52 @@ func TestFailuresKeepTheirReasons(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "/srv/secret/depot.db") {
 		t.Errorf("the log says %s", log.String())
+	}
+}
+
+// What a person would lose: memory and files, to a client that holds a hundred
+// streams of one connection open and reads none of them.
+func TestAStreamNobodyReads(t *testing.T) {
+	d, err := directory.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	ended := make(chan struct{}, 10)
+	o := Options{Depot: d, Notify: func(e Event) {
+		if e.Action == EventPull {
+			ended <- struct{}{}
+		}
+	}}
+	o.Limits.Unread = 200 * time.Millisecond
+	h := httptest.NewUnstartedServer(New(o))
+	h.EnableHTTP2 = true
+	h.StartTLS()
+	t.Cleanup(h.Close)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	dgst := digest.FromBytes(data)
+	if _, err := d.Put(t.Context(), "r", dgst, int64(len(data)), bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	get := func() *http.Response {
+		resp, err := h.Client().Get(h.URL + blobPath("r", dgst))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		if resp.ProtoMajor != 2 || resp.StatusCode != 200 {
+			t.Fatalf("%s %s", resp.Proto, resp.Status)
+		}
+		return resp
+	}
+	get() // and nothing is read of it
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the stream is held")
+	}
+	// Others on the same connection are not touched.
+	if got, err := io.ReadAll(get().Body); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -126,6 +126,9 @@ type Limits struct {
 	// Body is how long a client may send nothing in the middle of an upload;
 	// 1 minute by default.
 	Body time.Duration
+	// Unread is how long a client may leave a blob it asked for unread, where
+	// the kernel does not count it: in TLS and HTTP/2; 5 minutes by default.
+	Unread time.Duration
 }
 
 // Options configures a Server.
@@ -167,6 +170,9 @@ func New(o Options) *Server {
 	}
 	if o.Limits.Body <= 0 {
 		o.Limits.Body = time.Minute
+	}
+	if o.Limits.Unread <= 0 {
+		o.Limits.Unread = 5 * time.Minute
 	}
 	s := &Server{o: o, depot: o.Depot, log: o.Log}
 	if s.log == nil {
