@@ -194,6 +194,11 @@ func TestSigningIn(t *testing.T) {
 	if status, _, _ := form("/star", cookie, url.Values{"name": {"app"}, "give": {"no"}}, "Sec-Fetch-Site", "cross-site"); status != 403 {
 		t.Errorf("a star of another site: %d", status)
 	}
+	for _, header := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "https://evil.example"}} {
+		for method, path := range map[string]string{"DELETE": "/api/v1/stars/app", "POST": "/api/v1/session", "PUT": "/api/v1/stars/app"} {
+			r.want(403, method, path, "", []byte("{}"), "Cookie", cookie, header[0], header[1])
+		}
+	}
 	if d := get[catalog.Details](r, "/api/v1/repositories/app", "ann:a"); d.Stars != 1 {
 		t.Errorf("%+v", d)
 	}
@@ -202,6 +207,7 @@ func TestSigningIn(t *testing.T) {
 	if !strings.Contains(header.Get("Set-Cookie"), "Max-Age=0") {
 		t.Errorf("the session is not taken back: %v", header)
 	}
+	r.want(404, "GET", "/r/app", "", nil, "Cookie", cookie) // also for who has copied it
 }
 
 // The stock Docker CLI searches through its daemon, which asks this.

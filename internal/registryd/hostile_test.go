@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/gantry-containers/gantry/internal/registry/catalog"
 )
 
@@ -112,4 +114,69 @@ func connected(t *testing.T, c net.Conn) bool {
 	from, _ := strconv.Atoi(other)
 	to, _ := strconv.Atoi(mine)
 	return strings.Contains(string(table), fmt.Sprintf("0100007F:%04X 0100007F:%04X 01", from, to))
+}
+
+// What a person would lose: what is private, to who spells its address so that the
+// rights are asked for one name and the content for another.
+func TestPathsThatPretend(t *testing.T) {
+	config := write(t, "c.toml", `
+[[rule]]
+repositories = ["public/**"]
+users = ["*"]
+allow = ["write", "delete"]
+[[rule]]
+repositories = ["**"]
+users = ["ann"]
+allow = ["write"]
+`)
+	r := start(t, "--config", config, "--htpasswd", accounts(t, "ann:a", "bob:b"))
+	dgst := r.push("private/x", "v1", "ann:a", nil)
+	r.push("public/y", "v1", "bob:b", nil)
+	layer := digest.FromString("layer of private/x:v1").String()
+	ask := func(method, target string) (status int, body string) {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: registry.test\r\nConnection: close\r\nContent-Length: 0\r\n", method, target)
+		fmt.Fprint(c, "Authorization: Basic Ym9iOmI=\r\n\r\n") // bob
+		answer, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Sscanf(string(answer), "HTTP/1.1 %d", &status) // 0 for no answer
+		return status, string(answer)
+	}
+	if status, body := ask("GET", "/v2/public/y/manifests/v1"); status != 200 {
+		t.Fatalf("what bob may read: %d %s", status, body)
+	}
+	for _, target := range []string{
+		"/v2/private/x/manifests/v1", "//v2/private/x/manifests/v1", "/v2//private/x/manifests/v1", "/v2/private//x/manifests/v1",
+		"/v2/public/../private/x/manifests/v1", "/v2/public/%2e%2e/private/x/manifests/v1", "/v2/public/..%2fprivate/x/manifests/v1",
+		"/v2/private%2fx/manifests/v1", "/v2/%70rivate/x/manifests/v1", "/v2/PRIVATE/x/manifests/v1", "/v2/private/x/manifests/v1/",
+		"/v2/private/x/manifests/v1%00", "/v2/private/x%00/manifests/v1", "/v2/private/x/manifests/" + dgst.String() + "?ns=public",
+		"/v2/public/y/manifests/" + dgst.String(), "/v2/public/y/blobs/" + layer, "/v2/private/x/blobs/" + layer,
+		"/v2/public/y/blobs/..%2f..%2fprivate/x/blobs/" + layer, "/v2/public/y/manifests/..%2f..%2f..%2fprivate%2fx%2fmanifests%2fv1",
+		"/v2/private/x/tags/list", "/v2/private/x/referrers/" + dgst.String(), "/v2/public/y/tags/list/../../../private/x/tags/list",
+		"http://other.test/v2/private/x/manifests/v1", "/v2/private/x/blobs/uploads/",
+		"/api/v1/images/private/x?reference=v1", "/api/v1/images/public/../private/x?reference=v1", "/api/v1/tags/public/y/../../private/x",
+		"/r/private/x", "/r/public/../private/x", "/static/../webui.go", "/static/..%2fwebui.go",
+	} {
+		for _, method := range []string{"GET", "HEAD", "DELETE", "PUT", "POST"} {
+			status, body := ask(method, target)
+			if status < 300 && !strings.Contains(target, "public/y/blobs") || strings.Contains(body, "layer of private") || strings.Contains(body, `"layers"`) {
+				t.Errorf("%s %s: %d %s", method, target, status, body)
+			}
+		}
+	}
+	// A blob of one repository is mounted into another by who may read it there.
+	for _, query := range []string{"mount=" + layer + "&from=private/x", "mount=" + layer, "mount=" + layer + "&from=private%2fx"} {
+		if status, body := ask("POST", "/v2/public/y/blobs/uploads/?"+query); status != 202 {
+			t.Errorf("%s: %d %s", query, status, body)
+		}
+	}
+	if status, _ := ask("GET", "/v2/public/y/blobs/"+layer); status != 404 {
+		t.Errorf("the blob is in the other repository: %d", status)
+	}
 }
