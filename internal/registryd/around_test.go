@@ -1,6 +1,7 @@
 package registryd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -67,6 +68,50 @@ func TestWebhooksOfTheConfiguration(t *testing.T) {
 	}
 	r.push("team/app", "v2", "ann:a", nil)
 	next("second: team/app:v2 by ann at " + r.addr + " true")
+}
+
+// What a person would lose: the password a receiver of events uses for the address
+// in them, to who pushes and says that the registry is called like his own.
+func TestEventsNameTheConfiguredHost(t *testing.T) {
+	heard := make(chan string, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		heard <- string(body)
+	}))
+	t.Cleanup(hook.Close)
+	config := write(t, "c.toml", "host = \"registry.example:5000\"\n[[webhook]]\nname = \"ci\"\nurl = \""+hook.URL+"\"\nevents = [\"push\"]\nblobs = true\n")
+	r := start(t, "--config", config, "--htpasswd", accounts(t, "ann:a"), "--tokens")
+	data := []byte("x")
+	req, err := http.NewRequest("POST", "http://"+r.addr+"/v2/r/blobs/uploads/?digest="+digest.FromBytes(data).String(), bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "evil.example"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("WWW-Authenticate"); !strings.Contains(got, `realm="http://registry.example:5000/token"`) {
+		t.Errorf("tokens are said to be had at %s", got)
+	}
+	req.SetBasicAuth("ann", "a")
+	req.Body = io.NopCloser(bytes.NewReader(data))
+	if resp, err = http.DefaultClient.Do(req); err != nil || resp.StatusCode != 201 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	resp.Body.Close()
+	select {
+	case got := <-heard:
+		if strings.Contains(got, "evil") || !strings.Contains(got, "http://registry.example:5000/v2/r/blobs/") {
+			t.Errorf("heard %s", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing was heard")
+	}
 }
 
 // A mirror of the configuration, with credentials for the other registry.

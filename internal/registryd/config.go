@@ -60,7 +60,10 @@ type Config struct {
 	Root            string   `toml:"root"`
 	ShutdownTimeout Duration `toml:"shutdown-timeout"`
 	ReadOnly        bool     `toml:"read-only"`
-	TrustedProxies  []string `toml:"trusted-proxies"`
+	// Host is what clients call the registry, with its port. Without it that
+	// is what each client says, also in the events of webhooks.
+	Host           string   `toml:"host"`
+	TrustedProxies []string `toml:"trusted-proxies"`
 
 	Log struct {
 		Level  string `toml:"level"`
@@ -198,6 +201,7 @@ func (c *Config) flags() *pflag.FlagSet {
 	f.SortFlags = false
 	f.StringSliceVar(&c.Listen, "listen", c.Listen, "Addresses to listen on, as 127.0.0.1:5000, :443 or unix:///PATH (default 127.0.0.1:5000)")
 	f.StringVar(&c.Root, "root", c.Root, "Directory of everything the registry keeps")
+	f.StringVar(&c.Host, "host", c.Host, "What clients call the registry, as registry.example:5000 (default whatever each of them says)")
 	f.StringVar(&c.file, "config", c.file, "Configuration file (TOML); flags override it, SIGHUP reads it again")
 	f.StringVar(&c.TLS.Cert, "tls-cert", c.TLS.Cert, "TLS certificate with its chain (PEM)")
 	f.StringVar(&c.TLS.Key, "tls-key", c.TLS.Key, "Key of the TLS certificate (PEM)")
@@ -313,6 +317,8 @@ func (c *Config) check() error {
 		return errs.InvalidArgument("TLS takes a given certificate or a self-made one, not both")
 	case c.TLS.ClientCA != "" && !c.tls():
 		return errs.InvalidArgument("clients can only be asked for certificates in TLS: give a certificate, or tls-self-signed")
+	case strings.ContainsAny(c.Host, "/ \"\\@"):
+		return errs.InvalidArgument("invalid host %q: give a name, and a port where it is not the usual one", c.Host)
 	case c.Log.Format != "text" && c.Log.Format != "json":
 		return errs.InvalidArgument("invalid log format: %s", c.Log.Format)
 	case (c.S3.Endpoint == "") != (c.S3.Bucket == ""):

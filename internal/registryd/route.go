@@ -20,6 +20,9 @@ import (
 // would write differently with a redirect, and the protocol has its own errors.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	site := s.site.Load()
+	if site.config.Host != "" {
+		r.Host = site.config.Host // it goes into addresses others follow
+	}
 	var next http.Handler
 	path := r.URL.Path
 	switch {

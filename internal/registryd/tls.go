@@ -96,6 +96,13 @@ func namesFor(c *Config) []string {
 		}
 		names = append(names, host)
 	}
+	if c.Host != "" {
+		host, _, err := net.SplitHostPort(c.Host)
+		if err != nil { // without a port
+			host = c.Host
+		}
+		names = append(names, host)
+	}
 	names = append(names, c.TLS.Names...)
 	slices.Sort(names)
 	return slices.Compact(names)

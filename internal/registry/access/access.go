@@ -189,10 +189,10 @@ func (a *Access) Rights(id Identity, repository string) Rights {
 // the catalogue to its user, since a token for a list cannot name what the list
 // will show. Any other token shows no more than it names.
 func (a *Access) MayRead(id Identity, repository string) bool {
-	if id.claims != nil && id.claims.lists() {
-		if id.foreign {
-			return true
-		}
+	switch {
+	case id.foreign && id.claims.grants("registry", "catalog", "*"):
+		return true
+	case !id.foreign && id.claims != nil && id.claims.lists():
 		id.claims = nil
 	}
 	return a.Rights(id, repository).Has(Read)
