@@ -37,7 +37,7 @@ func openDepot(ctx context.Context, c *Config) (depot.Depot, error) {
 		return nil, err
 	}
 	b, err := bucket.Open(ctx, bucket.Options{
-		Owner:    id,
+		Owner: id, ReadOnly: c.ReadOnly,
 		Endpoint: c.S3.Endpoint, Bucket: c.S3.Bucket, Prefix: c.S3.Prefix, Region: c.S3.Region,
 		AccessKey: c.S3.AccessKey, SecretKey: c.S3.SecretKey, Insecure: c.S3.Insecure,
 	})

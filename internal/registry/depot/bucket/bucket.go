@@ -70,6 +70,8 @@ type Options struct {
 	// Lease is how long another process waits for this one when it is not
 	// heard of; 0 means 30 seconds.
 	Lease time.Duration
+	// ReadOnly opens the bucket also with a key that may not write to it.
+	ReadOnly bool
 	// Transport makes the requests; nil means the default one.
 	Transport http.RoundTripper
 }
@@ -129,7 +131,7 @@ func Open(ctx context.Context, o Options) (*Bucket, error) {
 	if o.Lease == 0 {
 		o.Lease = defaultLease
 	}
-	if err := b.claim(ctx, o.Owner, o.Lease); err != nil {
+	if err := b.claim(ctx, o); err != nil {
 		return nil, err
 	}
 	b.parts.New = func() any { p := make([]byte, 0, b.partSize); return &p }

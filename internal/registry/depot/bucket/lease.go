@@ -58,7 +58,8 @@ type lease struct {
 func (b *Bucket) Lost() <-chan struct{} { return b.lease.lost }
 
 // claim takes the bucket, or fails with ErrConflict when another process has it.
-func (b *Bucket) claim(ctx context.Context, id string, length time.Duration) error {
+func (b *Bucket) claim(ctx context.Context, o Options) error {
+	id, length := o.Owner, o.Lease
 	host, _ := os.Hostname() // "" says as little as some names do
 	b.lease = &lease{length: length, lost: make(chan struct{}), done: make(chan struct{}), me: owner{ID: id, Host: host}}
 	l := b.lease
@@ -83,10 +84,16 @@ func (b *Bucket) claim(ctx context.Context, id string, length time.Duration) err
 			err = errTaken
 		}
 	}
-	if errors.Is(err, errTaken) {
+	var refused minio.ErrorResponse
+	switch {
+	case errors.Is(err, errTaken):
 		return errs.Conflict("the bucket %s is being opened by another registry", b.bucket)
-	}
-	if err != nil {
+	case o.ReadOnly && errors.As(err, &refused) && refused.Code == minio.AccessDenied:
+		l.err = errs.Forbidden("nothing is written to bucket %s: its key may only read", b.bucket)
+		l.stop = func() {}
+		close(l.done)
+		return nil
+	case err != nil:
 		return fmt.Errorf("cannot claim bucket %s: %w", b.bucket, err)
 	}
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))

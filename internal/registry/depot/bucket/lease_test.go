@@ -111,3 +111,30 @@ func TestWhoIsNotHeardOfLosesTheBucket(t *testing.T) {
 		})
 	}
 }
+
+// What a person would lose: a registry that only hands out, with a key that can do
+// no more.
+func TestAKeyThatMayOnlyRead(t *testing.T) {
+	s, o := server(t)
+	b := open(t, o)
+	if err := b.PutRecord(ctx, "a/b", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Mu.Lock()
+	s.Denied = true
+	s.Mu.Unlock()
+	if _, err := Open(ctx, o); err == nil {
+		t.Error("a registry that takes pushes opens a bucket it cannot write to")
+	}
+	o.ReadOnly = true
+	b = open(t, o)
+	if got, err := b.Record(ctx, "a/b"); err != nil || string(got) != "x" {
+		t.Errorf("%q %v", got, err)
+	}
+	if err := b.PutRecord(ctx, "a/b", nil); !errors.Is(err, errdefs.ErrPermissionDenied) {
+		t.Errorf("writing: %v", err)
+	}
+}

@@ -32,6 +32,7 @@ type Server struct {
 	Copied  int  // parts that were copies
 	Broken  bool // answers 503
 	Full    bool // answers XMinioStorageFull to what stores
+	Denied  bool // answers AccessDenied to what stores or deletes
 	// Conditions says what becomes of If-Match and If-None-Match of a PUT:
 	// they are honoured, "ignored", or "refused" with 501.
 	Conditions string
@@ -84,6 +85,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, 503, "SlowDown")
 	case s.Full && (r.Method == "PUT" || r.Method == "POST"):
 		refuse(w, 507, "XMinioStorageFull")
+	case s.Denied && r.Method != "GET" && r.Method != "HEAD":
+		refuse(w, 403, "AccessDenied")
 	case bucket != "depot":
 		refuse(w, 404, "NoSuchBucket")
 	case key == "":
