@@ -196,6 +196,7 @@ func TestServerFails(t *testing.T) {
 	if _, err := b.Stat(short, "r", digest.FromBytes(data)); err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a broken server: %v", err)
 	}
+	set(false, false) // so that closing does not wait for it
 }
 
 // What a person would lose: layers of more than 5 GiB, which no S3 server copies
