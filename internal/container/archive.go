@@ -162,6 +162,9 @@ func (m *Manager) Changes(ctx context.Context, ref string) ([]api.FilesystemChan
 	changes = withoutOwn(changes)
 	list := make([]api.FilesystemChange, 0, len(changes))
 	for _, change := range changes {
+		if change.LayerOnly {
+			continue
+		}
 		kind := api.ChangeModify
 		switch change.Kind {
 		case snapshot.Added:

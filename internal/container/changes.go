@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gantry-containers/gantry/internal/snapshot"
@@ -55,7 +56,7 @@ func withoutOwn(changes []snapshot.Change) []snapshot.Change {
 	kept := make([]snapshot.Change, 0, len(changes))
 	inEtc := false
 	for _, c := range changes {
-		if own[c.Path] && c.Kind != snapshot.Deleted {
+		if own[c.Path] && (c.Kind == snapshot.Added || c.Entries) {
 			continue
 		}
 		inEtc = inEtc || strings.HasPrefix(c.Path, "/etc/")
@@ -65,10 +66,5 @@ func withoutOwn(changes []snapshot.Change) []snapshot.Change {
 		return kept
 	}
 	// Making files in /etc changed it, and nothing else did.
-	for i, c := range kept {
-		if c.Path == "/etc" && c.Kind != snapshot.Deleted {
-			return append(kept[:i], kept[i+1:]...)
-		}
-	}
-	return kept
+	return slices.DeleteFunc(kept, func(c snapshot.Change) bool { return c.Path == "/etc" && c.Entries })
 }

@@ -16,7 +16,8 @@ func TestChangesWithoutOwn(t *testing.T) {
 		}
 		return list
 	}
-	etc := snapshot.Change{Kind: snapshot.Modified, Path: "/etc"}
+	etc := snapshot.Change{Kind: snapshot.Modified, Path: "/etc", Entries: true}
+	mode := snapshot.Change{Kind: snapshot.Modified, Path: "/etc"}
 	own := append(made("/.dockerenv", "/dev", "/dev/pts", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/proc", "/sys"), etc)
 	for _, test := range []struct {
 		name    string
@@ -27,7 +28,9 @@ func TestChangesWithoutOwn(t *testing.T) {
 		{"a file of the user", append(made("/etc/mine"), own...), append(made("/etc/mine"), etc)},
 		{"something elsewhere", append(made("/root/mine"), own...), made("/root/mine")},
 		{"removed with the image's file", []snapshot.Change{{Kind: snapshot.Deleted, Path: "/etc/hosts"}}, []snapshot.Change{{Kind: snapshot.Deleted, Path: "/etc/hosts"}}},
-		{"only the mode of the directory", []snapshot.Change{etc}, []snapshot.Change{etc}},
+		{"only what the directory holds", []snapshot.Change{etc}, []snapshot.Change{etc}},
+		{"the mode of the directory as well", append(made("/etc/hosts"), mode), []snapshot.Change{mode}},
+		{"the mode of a place to mount on", append(made("/etc/hosts"), snapshot.Change{Kind: snapshot.Modified, Path: "/dev"}), []snapshot.Change{{Kind: snapshot.Modified, Path: "/dev"}}},
 	} {
 		if got := withoutOwn(append([]snapshot.Change{}, test.changes...)); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %v", test.name, got)

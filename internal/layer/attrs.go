@@ -164,8 +164,8 @@ func hasXattrs(hdr *tar.Header) bool {
 	return found
 }
 
-// eachXattr calls set for every extended attribute of an entry. The attributes
-// overlayfs keeps its own books in are left out: an archive has no say there.
+// eachXattr calls set for every extended attribute of an entry but those of this
+// machine: an archive has no say there.
 // What the file system cannot keep, or this process may not set, is dropped as
 // tar and Docker do.
 func eachXattr(hdr *tar.Header, set func(name string, value []byte) error) error {
@@ -177,7 +177,7 @@ func eachXattr(hdr *tar.Header, set func(name string, value []byte) error) error
 				continue
 			}
 		}
-		if strings.HasPrefix(name, overlayXattrs) || strings.HasPrefix(name, "user.overlay.") {
+		if isLocal(name) {
 			continue
 		}
 		err := set(name, data)

@@ -34,6 +34,9 @@ type PackOptions struct {
 type Entry struct {
 	Path    string // with or without a leading slash
 	Deleted bool   // write a whiteout for it
+	// Replaces says that the layers below have something there, which must not
+	// come to light again where the archive cannot say what does.
+	Replaces bool
 }
 
 // Pack writes the tree beneath root as a tar archive: names in order, owners as
@@ -58,7 +61,8 @@ func Pack(ctx context.Context, root *os.File, w io.Writer, opts PackOptions) err
 
 // PackEntries writes the given paths of a tree, parents before what is in them,
 // as the archive of a layer. Directories are written without their content. A
-// path that is gone by now is left out.
+// path that is gone by now is left out, and so is one whose name would mean the
+// deletion of another.
 func PackEntries(ctx context.Context, root *os.File, w io.Writer, entries []Entry) error {
 	p, err := newPacker(ctx, root, w, &PackOptions{})
 	if err != nil {
@@ -72,23 +76,40 @@ func PackEntries(ctx context.Context, root *os.File, w io.Writer, entries []Entr
 	defer t.close()
 	for _, e := range entries {
 		name := strings.Trim(e.Path, "/")
-		dirName, base := path.Split(name)
-		if e.Deleted {
-			err = p.whiteout(dirName + whiteoutPrefix + base)
-		} else {
-			var d *dir
-			if d, err = t.lookup(path.Clean(dirName), false); err == nil {
-				err = p.entry(d.fd, base, name, false)
-			}
-			if err == unix.ENOENT {
-				err = nil
-			}
+		if strings.HasPrefix(name, whiteoutPrefix) || strings.Contains(name, "/"+whiteoutPrefix) {
+			continue
 		}
-		if err != nil {
+		err := p.changed(t, name, e)
+		if err != nil && err != unix.ENOENT {
 			return p.explain(name, err)
 		}
 	}
 	return p.finish()
+}
+
+// changed writes one entry of PackEntries.
+func (p *packer) changed(t *tree, name string, e Entry) error {
+	if name == "" {
+		return p.entry(p.rootfd, ".", "./", false)
+	}
+	dirName, base := path.Split(name)
+	if e.Deleted {
+		return p.whiteout(dirName + whiteoutPrefix + base)
+	}
+	d, err := t.lookup(path.Clean(dirName), false)
+	if err != nil {
+		return err
+	}
+	if e.Replaces {
+		var st unix.Stat_t
+		if err := unix.Fstatat(d.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return p.whiteout(dirName + whiteoutPrefix + base)
+		}
+	}
+	return p.entry(d.fd, base, name, false)
 }
 
 // packer is one archive being written.

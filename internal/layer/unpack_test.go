@@ -220,7 +220,7 @@ func TestUnpackAttributes(t *testing.T) {
 		e{name: "d/plain", content: "1", mode: 0o666},
 		e{name: "d/s", typ: sym, content: "x", uid: 3, gid: 4},
 		e{name: "d/p", typ: tar.TypeFifo, mode: 0o622, uid: 3, gid: 4},
-		e{name: "d/evil", content: "1", xattrs: map[string]string{"trusted.overlay.opaque": "y", "trusted.overlay.redirect": "/x"}},
+		e{name: "d/evil", content: "1", xattrs: map[string]string{"trusted.overlay.opaque": "y", "trusted.overlay.redirect": "/x", "user.overlay.opaque": "y", "security.selinux": "x"}},
 		e{name: "d/bsd", content: "1", pax: map[string]string{"LIBARCHIVE.xattr.user.a%20b": "dmFsdWU"}},
 	)
 	old := unix.Umask(0o077) // attributes must not depend on it
@@ -251,6 +251,7 @@ func TestUnpackAttributes(t *testing.T) {
 	for _, want := range [][3]string{
 		{"d", "user.k", "on directory"}, {"d/cap", "security.capability", capability}, {"d/bsd", "user.a b", "value"},
 		{"d/evil", "trusted.overlay.opaque", ""}, {"d/evil", "trusted.overlay.redirect", ""},
+		{"d/evil", "user.overlay.opaque", ""}, {"d/evil", "security.selinux", ""},
 	} {
 		if got := xattr(filepath.Join(dir, want[0]), want[1]); got != want[2] {
 			t.Errorf("%s has %s=%q, want %q", want[0], want[1], got, want[2])

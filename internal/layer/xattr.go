@@ -7,9 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Xattrs reads the extended attributes of an open file, of any kind; fd may be
-// opened with O_PATH. What belongs to this machine is left out: the books of
-// overlayfs, SELinux labels.
+// isLocal tells which extended attributes belong to this machine and neither
+// come from an archive nor get into one: the books of overlayfs, SELinux labels.
+func isLocal(name string) bool {
+	return strings.HasPrefix(name, overlayXattrs) || strings.HasPrefix(name, "user.overlay.") || name == "security.selinux"
+}
+
+// Xattrs reads the extended attributes of an open file, of any kind, without
+// those that belong to this machine; fd may be opened with O_PATH.
 func Xattrs(fd int) (map[string]string, error) {
 	self := "/proc/self/fd/" + strconv.Itoa(fd) // the f*xattr calls refuse O_PATH
 	var small [512]byte
@@ -28,7 +33,7 @@ func Xattrs(fd int) (map[string]string, error) {
 	found := map[string]string{}
 	var value []byte
 	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if strings.HasPrefix(name, overlayXattrs) || name == "security.selinux" {
+		if isLocal(name) {
 			continue
 		}
 		if value == nil {

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"path"
@@ -31,29 +32,78 @@ func (o *overlay) Changes(ctx context.Context, id string) ([]Change, error) {
 		return nil, err
 	}
 	defer base.Close()
-	return compare(ctx, upper, base, false)
-}
-
-// compare lists what makes upper differ from lower, sorted. With whole, upper is
-// a complete tree; otherwise it is the upper directory of an overlay mount.
-func compare(ctx context.Context, upper, lower *os.File, whole bool) ([]Change, error) {
-	c := comparer{ctx: ctx, whole: whole}
-	if err := c.dir("/", int(upper.Fd()), int(lower.Fd()), whole); err != nil {
+	root, err := o.rootBelow(&s)
+	if err != nil {
 		return nil, err
 	}
+	c := comparer{sameness: sameness{ctx: ctx}}
+	return c.compare(upper, base, root)
+}
+
+// comparer is one comparison of a snapshot with what is below it.
+type comparer struct {
+	sameness
+	// whole says that the upper tree is complete. Otherwise it is the upper
+	// directory of an overlay mount.
+	whole bool
+	since unix.Timespec // before which nothing in the upper tree was written to
+
+	changes []Change
+	changed map[string]bool    // the paths of changes
+	linked  map[inode][]string // the names of files that have several
+}
+
+// compare lists what makes upper differ from lower, whose root directory is
+// root, sorted.
+func (c *comparer) compare(upper, lower *os.File, root rootAttr) ([]Change, error) {
+	c.changed, c.linked = map[string]bool{}, map[inode][]string{}
+	now, err := rootAttrOf(upper)
+	if err != nil {
+		return nil, err
+	}
+	if !now.equal(root) {
+		c.add(Modified, "/")
+	}
+	if err := c.dir("/", int(upper.Fd()), int(lower.Fd()), c.whole); err != nil {
+		return nil, err
+	}
+	c.completeLinks()
 	slices.SortFunc(c.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
 	return c.changes, nil
 }
 
-// comparer is one run of compare.
-type comparer struct {
-	ctx     context.Context // of compare
-	whole   bool
-	changes []Change
+func (c *comparer) add(kind Kind, path string) {
+	c.changes = append(c.changes, Change{Kind: kind, Path: path})
+	c.changed[path] = true
 }
 
-func (c *comparer) add(kind Kind, path string) {
-	c.changes = append(c.changes, Change{kind, path})
+// entries notes that what is in a directory changed, as the changes from index
+// first on say.
+func (c *comparer) entries(path string, first int) {
+	seen := slices.ContainsFunc(c.changes[first:], func(c Change) bool { return !c.LayerOnly })
+	c.changes = append(c.changes, Change{Kind: Modified, Path: path, Entries: true, LayerOnly: !seen})
+	c.changed[path] = true
+}
+
+// completeLinks adds the unchanged names of a file that has a changed one: an
+// archive can say that two names are of one file only when it has both.
+func (c *comparer) completeLinks() {
+	for _, names := range c.linked {
+		if !slices.ContainsFunc(names, func(name string) bool { return c.changed[name] }) {
+			continue
+		}
+		for _, name := range names {
+			if c.changed[name] {
+				continue
+			}
+			first := len(c.changes)
+			c.changes = append(c.changes, Change{Kind: Modified, Path: name, LayerOnly: true})
+			c.changed[name] = true
+			for dir := path.Dir(name); dir != "/" && !c.changed[dir]; dir = path.Dir(dir) {
+				c.entries(dir, first)
+			}
+		}
+	}
 }
 
 // dir compares one directory; lower is -1 when there is none below. With hides,
@@ -117,7 +167,7 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 		c.add(Added, full)
 		lower = -1
 	default:
-		differs, err := differ(upper, lower, name, &st, &old)
+		differs, err := c.differ(upper, lower, name, &st, &old)
 		if err != nil {
 			return err
 		}
@@ -130,14 +180,17 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 		}
 	}
 	if !isDir(&st) {
+		if st.Nlink > 1 {
+			c.linked[inodeOf(&st)] = append(c.linked[inodeOf(&st)], full)
+		}
 		return nil
 	}
 	before := len(c.changes)
 	if err := c.subdir(full, name, upper, lower, hides); err != nil {
 		return err
 	}
-	if below && len(c.changes) > before {
-		c.add(Modified, full)
+	if below && (len(c.changes) > before || st.Mtim != old.Mtim) {
+		c.entries(full, before)
 	}
 	return nil
 }
@@ -168,8 +221,10 @@ func isOpaque(dirfd int) bool {
 }
 
 // differ tells whether an entry is another one than the one below it. Size and
-// times of a directory only say that entries came or went.
-func differ(upper, lower int, name string, a, b *unix.Stat_t) (bool, error) {
+// times of a directory only say that entries came or went. Where nothing else
+// tells, a file that was written to since it came is read: its time may have been
+// set back, and overlayfs takes for written to what was opened to be.
+func (c *comparer) differ(upper, lower int, name string, a, b *unix.Stat_t) (bool, error) {
 	if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Rdev != b.Rdev {
 		return true, nil
 	}
@@ -184,7 +239,17 @@ func differ(upper, lower int, name string, a, b *unix.Stat_t) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return !maps.Equal(old, now), nil
+	if !maps.Equal(old, now) {
+		return true, nil
+	}
+	if a.Mode&unix.S_IFMT != unix.S_IFREG || a.Size == 0 || a.Ctim.Nano() < c.since.Nano() {
+		return false, nil
+	}
+	same, err := c.sameContent(lower, upper, name)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil // of a running container
+	}
+	return !same, err
 }
 
 // xattrs reads the extended attributes of an entry.

@@ -49,12 +49,15 @@ func (s *store) compareStacks(ctx context.Context, from, to []digest.Digest,
 	for shared < len(from) && shared < len(to) && from[shared] == to[shared] {
 		shared++
 	}
-	c := &stackComparer{ctx: ctx, old: stack{layers: from}, now: stack{layers: to}}
+	c := &stackComparer{sameness: sameness{ctx: ctx}, old: stack{layers: from}, now: stack{layers: to}}
 	defer c.close()
 	if err := c.old.open(ctx, s, view); err != nil {
 		return nil, err
 	}
 	if err := c.now.open(ctx, s, view); err != nil {
+		return nil, err
+	}
+	if err := s.compareRoots(c); err != nil {
 		return nil, err
 	}
 	touched := &touch{}
@@ -67,6 +70,19 @@ func (s *store) compareStacks(ctx context.Context, from, to []digest.Digest,
 	}
 	err := c.dir("/", int(c.old.root.Fd()), int(c.now.root.Fd()), touched, touched.deep)
 	return c.found, err
+}
+
+func (s *store) compareRoots(c *stackComparer) error {
+	old, err := s.metas(c.old.layers)
+	if err != nil {
+		return err
+	}
+	now, err := s.metas(c.now.layers)
+	if err != nil {
+		return err
+	}
+	c.root(old, now)
+	return nil
 }
 
 // stack is one side of a comparison.
@@ -171,10 +187,9 @@ func (s *store) touched(ctx context.Context, dirfd int, t *touch) error {
 
 // stackComparer is one run of compareStacks.
 type stackComparer struct {
-	ctx      context.Context // of compareStacks
+	sameness
 	old, now stack
 	found    []Difference
-	a, b     [64 << 10]byte
 }
 
 func (c *stackComparer) close() {

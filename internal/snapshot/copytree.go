@@ -43,7 +43,7 @@ func copyTree(ctx context.Context, src, dst string, opts copyOptions) error {
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	return copyAttributes(int(from.Fd()), int(to.Fd()), &st)
+	return c.attributes(int(from.Fd()), int(to.Fd()), &st)
 }
 
 // copier is one run of copyTree.
@@ -133,7 +133,7 @@ func (c *copier) entry(from, to int, name, full string) error {
 		return err
 	}
 	defer unix.Close(dst)
-	return copyAttributes(src, dst, &st)
+	return c.attributes(src, dst, &st)
 }
 
 func (c *copier) subdir(src, to int, name, full string, st *unix.Stat_t) error {
@@ -162,7 +162,7 @@ func (c *copier) subdir(src, to int, name, full string, st *unix.Stat_t) error {
 	if err := c.dir(readable, dst, full); err != nil {
 		return err
 	}
-	return copyAttributes(readable, dst, st)
+	return c.attributes(readable, dst, st)
 }
 
 // create makes a copy of src, which is no directory, without its attributes.
@@ -274,21 +274,27 @@ func (c *copier) readWrite(in, out int, at, end int64) error {
 
 func selfPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// copyAttributes gives dst the owner, mode, extended attributes and times of
-// src. Both may be opened with O_PATH.
-func copyAttributes(src, dst int, st *unix.Stat_t) error {
+// attributes gives dst the owner, mode, extended attributes and times of src,
+// and no others. Both may be opened with O_PATH.
+func (c *copier) attributes(src, dst int, st *unix.Stat_t) error {
 	if err := unix.Fchownat(dst, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
 	self := selfPath(dst)
+	attrs, err := layer.Xattrs(src)
+	if err != nil {
+		return err
+	}
+	// What was there before has some of its own, or gave them to what is new.
+	if c.opts.whiteouts {
+		if err := dropXattrs(dst, attrs); err != nil {
+			return err
+		}
+	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		if err := unix.Chmod(self, st.Mode&0o7777); err != nil {
 			return err
 		}
-	}
-	attrs, err := layer.Xattrs(src)
-	if err != nil {
-		return err
 	}
 	for name, value := range attrs {
 		if err := unix.Setxattr(self, name, []byte(value), 0); err != nil && err != unix.ENOTSUP && err != unix.EPERM {
@@ -297,6 +303,23 @@ func copyAttributes(src, dst int, st *unix.Stat_t) error {
 	}
 	ts := []unix.Timespec{st.Atim, st.Mtim}
 	return unix.UtimesNanoAt(dst, "", ts, unix.AT_EMPTY_PATH)
+}
+
+// dropXattrs removes the extended attributes that are not among those to keep.
+func dropXattrs(fd int, keep map[string]string) error {
+	found, err := layer.Xattrs(fd)
+	if err != nil {
+		return err
+	}
+	for name := range found {
+		if _, ok := keep[name]; ok {
+			continue
+		}
+		if err := unix.Removexattr(selfPath(fd), name); err != nil && err != unix.ENODATA {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeAt deletes name and everything below it without following links.

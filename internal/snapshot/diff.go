@@ -34,7 +34,7 @@ func writeDiff(ctx context.Context, dir, id string, changes []Change, keep func(
 	}
 	entries := make([]layer.Entry, len(changes))
 	for i, c := range changes {
-		entries[i] = layer.Entry{Path: c.Path, Deleted: c.Kind == Deleted}
+		entries[i] = layer.Entry{Path: c.Path, Deleted: c.Kind == Deleted, Replaces: c.Kind == Modified}
 	}
 	if err := layer.PackEntries(ctx, root, w, entries); err != nil {
 		return err

@@ -217,12 +217,8 @@ func (o *overlay) Prepare(_ context.Context, id string, layers []digest.Digest, 
 
 func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOptions) error {
 	names := make([]string, len(metas))
-	root := rootAttr{Mode: 0o755}
 	for i, m := range metas {
 		names[len(metas)-1-i] = m.Link
-		if m.Root != nil {
-			root = *m.Root
-		}
 	}
 	list := noLayers
 	if len(names) > 0 {
@@ -239,15 +235,9 @@ func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOption
 			return err
 		}
 	}
-	upper := filepath.Join(dir, "fs")
-	if err := unix.Mkdir(upper, root.Mode&0o777); err != nil {
-		return &os.PathError{Op: "mkdir", Path: upper, Err: err}
-	}
-	if err := unix.Lchown(upper, root.UID, root.GID); err != nil {
-		return &os.PathError{Op: "chown", Path: upper, Err: err}
-	}
-	if err := unix.Chmod(upper, root.Mode); err != nil {
-		return &os.PathError{Op: "chmod", Path: upper, Err: err}
+	root, _ := rootOf(metas)
+	if err := root.make(filepath.Join(dir, "fs")); err != nil {
+		return err
 	}
 	return os.Mkdir(filepath.Join(dir, "work"), 0o700)
 }
@@ -267,7 +257,8 @@ func (o *overlay) Remove(ctx context.Context, id string) error {
 // overlaySnapshot is what a snapshot's directory says about it.
 type overlaySnapshot struct {
 	dir      string
-	lower    []string // paths, topmost first
+	links    []string // short names of the layers, topmost first
+	lower    []string // their paths
 	volatile bool
 }
 
@@ -291,6 +282,7 @@ func (o *overlay) find(id string) (overlaySnapshot, error) {
 	list, s.volatile = strings.CutPrefix(list, ephemeral)
 	if list != noLayers {
 		for link := range strings.SplitSeq(list, ":") {
+			s.links = append(s.links, link)
 			s.lower = append(s.lower, o.path("l", link))
 		}
 	}

@@ -79,6 +79,17 @@ func (c *stackComparer) sameFile(full, name string, old, now int, a, b *unix.Sta
 	if i >= 0 && j >= 0 && c.old.layers[i] == c.now.layers[j] {
 		return true, nil
 	}
+	return c.sameContent(old, now, name)
+}
+
+// sameness compares the content of files.
+type sameness struct {
+	ctx  context.Context // ends a comparison
+	a, b []byte
+}
+
+// sameContent compares two regular files of one size.
+func (s *sameness) sameContent(old, now int, name string) (bool, error) {
 	f, err := openFile(old, name)
 	if err != nil {
 		return false, err
@@ -89,11 +100,28 @@ func (c *stackComparer) sameFile(full, name string, old, now int, a, b *unix.Sta
 		return false, err
 	}
 	defer g.Close()
-	return c.sameBytes(f, g)
+	if s.a == nil {
+		s.a, s.b = make([]byte, 64<<10), make([]byte, 64<<10)
+	}
+	return s.sameBytes(f, g)
 }
 
+// openFile opens a regular file. A running container may have put a device or
+// a fifo in its place, which must not be opened: it is gone then.
 func openFile(dirfd int, name string) (*os.File, error) {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	place, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if err := unix.Fstat(place, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &os.PathError{Op: "open", Path: name, Err: unix.ENOENT}
+	}
+	fd, err := unix.Open(selfPath(place), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -101,23 +129,23 @@ func openFile(dirfd int, name string) (*os.File, error) {
 }
 
 // sameBytes compares two files of one size.
-func (c *stackComparer) sameBytes(f, g io.Reader) (bool, error) {
+func (s *sameness) sameBytes(f, g io.Reader) (bool, error) {
 	for {
-		if c.ctx.Err() != nil {
-			return false, context.Cause(c.ctx)
+		if s.ctx.Err() != nil {
+			return false, context.Cause(s.ctx)
 		}
-		n, err := io.ReadFull(f, c.a[:])
+		n, err := io.ReadFull(f, s.a)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return false, err
 		}
-		m, err := io.ReadFull(g, c.b[:])
+		m, err := io.ReadFull(g, s.b)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return false, err
 		}
-		if n != m || !bytes.Equal(c.a[:n], c.b[:m]) {
+		if n != m || !bytes.Equal(s.a[:n], s.b[:m]) {
 			return false, nil
 		}
-		if n < len(c.a) {
+		if n < len(s.a) {
 			return true, nil
 		}
 	}

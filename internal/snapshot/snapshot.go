@@ -38,6 +38,13 @@ const (
 type Change struct {
 	Kind Kind
 	Path string
+	// Entries says of a modified directory that it is one only for what came,
+	// went or changed in it: its mode, owner and attributes are the same.
+	Entries bool
+	// LayerOnly says that the layer must have the path for what else it says,
+	// and that the path itself is as it was: another name of a changed file,
+	// a directory of which only the time is another.
+	LayerOnly bool
 }
 
 // LayerInfo describes an unpacked layer. Size is the sum of the sizes of its
@@ -105,8 +112,8 @@ type Snapshotter interface {
 	Snapshots(ctx context.Context) ([]string, error)
 
 	// Changes lists what differs from the layers, sorted by path. A directory
-	// in which something changed counts as modified, except for the root.
-	// Fails with ErrNotFound.
+	// in which something changed counts as modified, except for the root,
+	// which does for its own attributes only. Fails with ErrNotFound.
 	Changes(ctx context.Context, id string) ([]Change, error)
 
 	// Usage returns the size of the writable tree in bytes, as the sum of the

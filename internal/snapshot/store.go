@@ -22,13 +22,6 @@ import (
 	"github.com/gantry-containers/gantry/internal/trash"
 )
 
-// rootAttr is what a layer says about the root directory itself.
-type rootAttr struct {
-	Mode uint32 `json:"mode"` // permissions with setuid, setgid and sticky
-	UID  int    `json:"uid"`
-	GID  int    `json:"gid"`
-}
-
 // layerMeta is the file "meta" beside the tree of a layer.
 type layerMeta struct {
 	Size int64     `json:"size"`           // bytes in regular files
@@ -239,11 +232,11 @@ func (s *store) fill(ctx context.Context, tmp string, diffID digest.Digest, tar 
 	}
 	meta := layerMeta{Size: result.Size}
 	if result.Root {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(root.Fd()), &st); err != nil {
+		attr, err := rootAttrOf(root)
+		if err != nil {
 			return layerMeta{}, err
 		}
-		meta.Root = &rootAttr{st.Mode & 0o7777, int(st.Uid), int(st.Gid)}
+		meta.Root = &attr
 	}
 	return meta, nil
 }

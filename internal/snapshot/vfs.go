@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/layer"
@@ -248,7 +249,16 @@ func (v *vfs) Changes(ctx context.Context, id string) ([]Change, error) {
 		return nil, err
 	}
 	defer lower.Close()
-	return compare(ctx, upper, lower, true)
+	root, err := rootAttrOf(lower)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t // changed last when it was given its name
+	if err := unix.Stat(filepath.Dir(tree), &st); err != nil {
+		return nil, err
+	}
+	c := comparer{sameness: sameness{ctx: ctx}, whole: true, since: st.Ctim}
+	return c.compare(upper, lower, root)
 }
 
 // Diff implements Snapshotter.

@@ -113,6 +113,8 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"LayerDirs", testLayerDirs},
 		{"Changes", testChanges},
 		{"ChangesOfNothing", testChangesOfNothing},
+		{"Metadata", testMetadata},
+		{"WhiteoutNames", testWhiteoutNames},
 		{"DiffRoundTrip", testDiffRoundTrip},
 		{"DiffOfRemoved", testDiffOfRemoved},
 		{"Compare", testCompare},
