@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -45,11 +44,8 @@ itself when it is started with --image-gc-high.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !dryRun && !force {
 				ok, err := a.confirm(cmd.Context(), "WARNING! This will remove images without a container, the ones used least recently first, until the disk is at its low watermark.\nAre you sure you want to continue?")
-				if err != nil {
+				if err != nil || !ok {
 					return err
-				}
-				if !ok {
-					return errors.New("collection has been cancelled")
 				}
 			}
 			q := url.Values{}

@@ -108,6 +108,7 @@ func commands() []entry {
 		{path: "network", short: "Manage networks"},
 		{path: "network inspect", build: (*app).networkInspectCommand},
 		{path: "network ls", aliases: "list", build: (*app).networkLsCommand},
+		{path: "network prune", build: (*app).networkPruneCommand},
 
 		{path: "registry", short: "Be a registry of images"},
 		{path: "registry gc", build: (*app).registryGCCommand},

@@ -218,6 +218,7 @@ func sameRequests() []string {
 		"pull busybox@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		"volume create", "volume create v -d local -o type=tmpfs -o device=tmpfs --label a=b", "volume ls -f dangling=true", "volume rm a b", "volume rm -f a",
 		"volume prune -f", "volume prune -af --filter label=x", "container prune -f --filter until=24h", "image prune -f", "image prune -a -f",
+		"network prune -f", "network prune -f --filter until=24h", "system prune -f", "system prune -a -f --filter label!=x",
 		"network ls", "network ls -f driver=bridge", "version", "info", "system info",
 		"push a", "push -q localhost:5000/a/b:tag", "push -a a", "push -a a:1", "push A", "push a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "image push --platform linux/arm64/v8 a:1", "push --disable-content-trust a",
 		"commit c", "commit c repo", "commit -a me -m msg -c CMD=x -c ENV=y -p=false c localhost:5000/a/b:tag", "container commit --pause c Repo", "commit c a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "commit",

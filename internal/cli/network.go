@@ -87,3 +87,27 @@ func (r *networkRow) CreatedAt() string { return r.n.Created.String() }
 
 // Label is the value of one label.
 func (r *networkRow) Label(name string) string { return r.n.Labels[name] }
+
+func networkPruner() *pruner {
+	p := &pruner{path: "/networks/prune", optional: true, noSpace: true}
+	p.report = func(get func(any) error) (string, []string, uint64, error) {
+		var r network.PruneReport
+		err := get(&r)
+		return "Deleted Networks:", r.NetworksDeleted, 0, err
+	}
+	return p
+}
+
+func (a *app) networkPruneCommand() *cobra.Command {
+	p := networkPruner()
+	cmd := &cobra.Command{
+		Use:   "prune [OPTIONS]",
+		Short: "Remove all unused networks",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.prune(cmd.Context(), p, "all custom networks not used by at least one container")
+		},
+	}
+	p.addFlags(cmd, "until=<timestamp>")
+	return cmd
+}

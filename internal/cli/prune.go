@@ -20,14 +20,14 @@ import (
 	"github.com/gantry-containers/gantry/internal/cli/client"
 )
 
-// pruner is what the three prune commands share.
+// pruner is what the prune commands share.
 type pruner struct {
-	noun     string
 	path     string
 	query    url.Values // beside the filters
 	filter   filters
 	force    bool
 	optional bool // an engine may not have this
+	noSpace  bool // what goes takes none
 	// report reads the answer: a heading, the lines below it, and bytes freed.
 	report func(get func(any) error) (heading string, lines []string, freed uint64, err error)
 }
@@ -40,15 +40,12 @@ func (p *pruner) addFlags(cmd *cobra.Command, example string) {
 func (a *app) prune(ctx context.Context, p *pruner, warning string) error {
 	if !p.force {
 		ok, err := a.confirm(ctx, "WARNING! This will remove "+warning+".\nAre you sure you want to continue?")
-		if err != nil {
+		if err != nil || !ok {
 			return err
-		}
-		if !ok {
-			return fmt.Errorf("%s prune has been cancelled", p.noun)
 		}
 	}
 	freed, err := a.pruneNow(ctx, p)
-	if err != nil {
+	if err != nil || p.noSpace {
 		return err
 	}
 	fmt.Fprintln(a.out, "Total reclaimed space:", units.HumanSize(float64(freed)))
@@ -100,7 +97,7 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 }
 
 func containerPruner() *pruner {
-	p := &pruner{noun: "container", path: "/containers/prune"}
+	p := &pruner{path: "/containers/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r container.PruneReport
 		err := get(&r)
@@ -122,7 +119,7 @@ func (a *app) containerPruneCommand() *cobra.Command {
 }
 
 func imagePruner() *pruner {
-	p := &pruner{noun: "image", path: "/images/prune"}
+	p := &pruner{path: "/images/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r image.PruneReport
 		err := get(&r)
@@ -160,7 +157,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 }
 
 func volumePruner() *pruner {
-	p := &pruner{noun: "volume", path: "/volumes/prune"}
+	p := &pruner{path: "/volumes/prune"}
 	p.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r volume.PruneReport
 		err := get(&r)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/build"
-	"github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
 	"github.com/gantry-containers/gantry/internal/cli/client"
@@ -46,11 +45,8 @@ func (a *app) systemPrune(ctx context.Context, f *systemPruneFlags) error {
 	}
 	if !f.force {
 		ok, err := a.confirm(ctx, a.systemPruneWarning(f))
-		if err != nil {
+		if err != nil || !ok {
 			return err
-		}
-		if !ok {
-			return errors.New("system prune has been cancelled")
 		}
 	}
 	total := uint64(0)
@@ -68,12 +64,6 @@ func (a *app) systemPrune(ctx context.Context, f *systemPruneFlags) error {
 
 // pruners are in the order in which one makes the next's objects unused.
 func (f *systemPruneFlags) pruners() []*pruner {
-	networks := &pruner{path: "/networks/prune", optional: true}
-	networks.report = func(get func(any) error) (string, []string, uint64, error) {
-		var r network.PruneReport
-		err := get(&r)
-		return "Deleted Networks:", r.NetworksDeleted, 0, err
-	}
 	cache := &pruner{path: "/build/prune", optional: true}
 	cache.report = func(get func(any) error) (string, []string, uint64, error) {
 		var r build.CachePruneReport
@@ -83,7 +73,7 @@ func (f *systemPruneFlags) pruners() []*pruner {
 	if f.all {
 		cache.query = url.Values{"all": {"1"}}
 	}
-	list := []*pruner{containerPruner(), networks}
+	list := []*pruner{containerPruner(), networkPruner()}
 	if f.volumes {
 		list = append(list, volumePruner())
 	}

@@ -3,7 +3,6 @@ package container
 import (
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -33,32 +32,6 @@ func patterns(f filter.Args, key string) (func(string) bool, error) {
 		}
 		return false
 	}, nil
-}
-
-// untilFilter reads the "until" of a prune: a duration ago, a Unix time or an
-// RFC 3339 time.
-func untilFilter(f filter.Args) (time.Time, error) {
-	values := f.Get("until")
-	switch len(values) {
-	case 0:
-		return time.Time{}, nil
-	case 1:
-	default:
-		return time.Time{}, errs.InvalidArgument("more than one until filter specified")
-	}
-	s := values[0]
-	if d, err := time.ParseDuration(s); err == nil {
-		return time.Now().Add(-d), nil
-	}
-	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
-		return time.Unix(0, int64(seconds*1e9)), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errs.InvalidArgument("invalid filter 'until=%s'", s)
 }
 
 func (m *Manager) publishPrune(reclaimed uint64) {

@@ -168,7 +168,7 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 	if err := f.Validate("until", "label", "label!"); err != nil {
 		return nil, err
 	}
-	until, err := untilFilter(f)
+	until, err := f.Until(time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 		}
 		rec := c.copy()
 		if rec.running() || rec.State.Status == api.StateRestarting || rec.State.Status == api.StateRemoving ||
-			!until.IsZero() && rec.Created.After(until) || !prunable(rec.Config.Labels, f) {
+			!until.IsZero() && rec.Created.After(until) || !f.MatchLabels(rec.Config.Labels) {
 			continue
 		}
 		size, _, _ := m.opts.Snapshots.Usage(ctx, rec.ID)
@@ -192,11 +192,4 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 	}
 	m.publishPrune(report.SpaceReclaimed)
 	return report, nil
-}
-
-func prunable(labels map[string]string, f filter.Args) bool {
-	if !f.MatchKV("label", labels) {
-		return false
-	}
-	return !f.Has("label!") || !f.MatchKV("label!", labels)
 }

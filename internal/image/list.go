@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/distribution/reference"
@@ -11,7 +10,6 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/filter"
 )
 
@@ -114,7 +112,7 @@ func (m *Manager) newSelection(opts ListOptions) (*selection, error) {
 		sel.setBefore(created)
 	}
 	for _, s := range opts.Filters.Get("until") {
-		t, err := parseTime(s, time.Now())
+		t, err := filter.ParseTime(s, time.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -152,24 +150,6 @@ func createdOf(config *dockerspec.DockerOCIImage) time.Time {
 		return time.Time{}
 	}
 	return *config.Created
-}
-
-// parseTime reads what the filters until and since of Docker take: a duration
-// back from now, seconds since 1970, or a date in RFC 3339 or a part of one.
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
-		return time.Unix(0, int64(seconds*1e9)), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15",
-		"2006-01-02Z07:00", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errs.InvalidArgument("failed to parse value as time or duration: %q", s)
 }
 
 // summary describes one image, if it is among those asked for.

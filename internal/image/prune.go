@@ -11,7 +11,6 @@ import (
 	"github.com/moby/moby/api/types/image"
 
 	"github.com/gantry-containers/gantry/internal/content"
-	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/filter"
 )
 
@@ -26,13 +25,9 @@ func (m *Manager) Prune(ctx context.Context, filters filter.Args) (*image.PruneR
 	if err != nil {
 		return nil, err
 	}
-	var until time.Time
-	if values := filters.Get("until"); len(values) > 1 {
-		return nil, errs.InvalidArgument("more than one until filter specified")
-	} else if len(values) == 1 {
-		if until, err = parseTime(values[0], time.Now()); err != nil {
-			return nil, err
-		}
+	until, err := filters.Until(time.Now())
+	if err != nil {
+		return nil, err
 	}
 	before, err := m.measure(ctx)
 	if err != nil {
@@ -90,11 +85,9 @@ func (m *Manager) prunable(danglingOnly bool, until time.Time, filters filter.Ar
 		if !until.IsZero() && (config.Created == nil || config.Created.After(until)) {
 			continue
 		}
-		labels := config.Config.Labels
-		if !filters.MatchKV("label", labels) || filters.Has("label!") && filters.MatchKV("label!", labels) {
-			continue
+		if filters.MatchLabels(config.Config.Labels) {
+			list = append(list, e)
 		}
-		list = append(list, e)
 	}
 	return list
 }

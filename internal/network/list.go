@@ -34,8 +34,7 @@ func (m *Manager) List(_ context.Context, f filter.Args) ([]network.Summary, err
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.networks {
-		// The networks every engine has are never left over.
-		if !dangling && matches(f, r) {
+		if (!f.Has("dangling") || dangling == m.unused(r)) && matches(f, r) {
 			list = append(list, network.Summary{Network: r.copy()})
 		}
 	}
@@ -44,8 +43,12 @@ func (m *Manager) List(_ context.Context, f filter.Args) ([]network.Summary, err
 }
 
 func matches(f filter.Args, r *record) bool {
+	kind := "custom"
+	if r.predefined() {
+		kind = "builtin"
+	}
 	return f.ExactMatch("driver", r.Driver) && f.Match("id", r.ID) && f.MatchKV("label", r.Labels) &&
-		f.Match("name", r.Name) && f.ExactMatch("scope", r.Scope) && f.ExactMatch("type", "builtin")
+		f.Match("name", r.Name) && f.ExactMatch("scope", r.Scope) && f.ExactMatch("type", kind)
 }
 
 // copy returns the network as the API shows it, which the caller may change.

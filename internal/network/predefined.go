@@ -56,6 +56,11 @@ func (m *Manager) predefine() error {
 	return m.store(b)
 }
 
+// predefined tells the networks every engine has from those somebody made.
+func (r *record) predefined() bool {
+	return r.Name == bridgeNetwork || r.Name == hostNetwork || r.Name == noneNetwork
+}
+
 func newRecord(name, driver string) *record {
 	return &record{network.Network{
 		Name: name, ID: newID(), Driver: driver, Scope: "local", Created: time.Now().UTC(), EnableIPv4: true,

@@ -296,16 +296,10 @@ func (m *Manager) sandbox(e *endpoint) *Sandbox {
 }
 
 func (m *Manager) publish(action events.Action, e *endpoint) {
-	if m.Events == nil {
-		return
-	}
 	m.mu.Lock()
 	driver := m.networks[e.Network].Driver
 	m.mu.Unlock()
-	m.Events.Publish(events.Message{
-		Type: events.NetworkEventType, Action: action,
-		Actor: events.Actor{ID: e.NetworkID, Attributes: map[string]string{
-			"container": e.ContainerID, "name": e.Network, "type": driver,
-		}},
-	})
+	m.tell(action, events.Actor{ID: e.NetworkID, Attributes: map[string]string{
+		"container": e.ContainerID, "name": e.Network, "type": driver,
+	}})
 }

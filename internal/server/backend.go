@@ -103,6 +103,7 @@ type volumes interface {
 type networks interface {
 	List(ctx context.Context, f filter.Args) ([]ntypes.Summary, error)
 	Inspect(ctx context.Context, ref string) (*ntypes.Inspect, error)
+	Prune(ctx context.Context, f filter.Args) (*ntypes.PruneReport, error)
 }
 
 type systemInfo interface {

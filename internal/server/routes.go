@@ -106,7 +106,10 @@ func routes() []route {
 
 		{method: get, pattern: "/networks", handle: (*Server).listNetworks},
 		{method: get, pattern: "/networks/", handle: (*Server).listNetworks},
+		{method: post, pattern: "/networks/prune", since: 1_25, handle: (*Server).pruneNetworks},
 		{method: get, pattern: "/networks/{name}", handle: (*Server).inspectNetwork},
+
+		{method: post, pattern: "/build/prune", since: 1_31, handle: (*Server).pruneBuildCache},
 
 		{method: get, pattern: "/debug/vars", access: accessDebug, handle: (*Server).debugVars},
 		{method: get, pattern: "/debug/pprof/{name}", access: accessDebug, handle: (*Server).debugProfile},

@@ -268,8 +268,7 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 	for _, name := range slices.Sorted(maps.Keys(m.all)) {
 		rec := m.all[name]
 		_, anonymous := rec.Labels[anonymousLabel]
-		if len(m.users[name]) > 0 || !anonymous && !everything || !f.MatchKV("label", rec.Labels) ||
-			f.Has("label!") && f.MatchKV("label!", rec.Labels) {
+		if len(m.users[name]) > 0 || !anonymous && !everything || !f.MatchLabels(rec.Labels) {
 			continue
 		}
 		size, err := du.Tree(ctx, filepath.Dir(m.path(name)))
