@@ -226,5 +226,5 @@ func (s *Store) NewWriter(ctx context.Context, expected digest.Digest, size int6
 	if err != nil {
 		return nil, fmt.Errorf("cannot store a blob: %w", err)
 	}
-	return &Writer{ctx: ctx, store: s, file: f, expected: expected, size: size, digester: algorithm.Digester()}, nil
+	return &Writer{ctx: ctx, store: s, file: &sparseFile{File: f}, expected: expected, size: size, digester: algorithm.Digester()}, nil
 }

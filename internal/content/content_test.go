@@ -178,14 +178,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	s := open(t, dir)
-	_, _, err := s.Put(context.Background(), bytes.NewReader(make([]byte, 2<<20)), "", -1)
+	_, _, err := s.Put(context.Background(), bytes.NewReader(bytes.Repeat([]byte("x"), 2<<20)), "", -1)
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("%v", err)
 	}
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left behind: %q", left)
 	}
-	if _, _, err := s.Put(context.Background(), bytes.NewReader(make([]byte, 1<<19)), "", -1); err != nil {
+	if _, _, err := s.Put(context.Background(), bytes.NewReader(bytes.Repeat([]byte("x"), 1<<19)), "", -1); err != nil {
 		t.Errorf("what fits: %v", err)
 	}
 }

@@ -44,27 +44,30 @@ func (s *Store) Resume(ctx context.Context, expected digest.Digest, size int64) 
 	return w, nil
 }
 
-func (w *Writer) openPartial() (err error) {
+func (w *Writer) openPartial() error {
 	path := w.store.partial(w.expected)
-	if w.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(w.file.Fd()), &st); err != nil {
-		w.file.Close()
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
 		return err
 	}
 	if st.Nlink == 1 && (w.size < 0 || st.Size <= w.size) {
 		w.kept, w.written = st.Size, st.Size
-		_, err = w.file.Seek(0, io.SeekEnd)
+		w.file = &sparseFile{File: f}
+		_, err = f.Seek(0, io.SeekEnd)
 		return err
 	}
 	// Too long, or a blob under its other name, which must not be written to.
-	w.file.Close()
+	f.Close()
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	w.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	w.file = &sparseFile{File: f}
 	return err
 }
 
@@ -114,7 +117,10 @@ func (w *Writer) Discard() { w.bad = true }
 // closePartial keeps the file for the next writer, if it is any good.
 func (w *Writer) closePartial() error {
 	defer w.store.unclaim(w.expected)
-	err := w.file.Close()
+	err := w.file.finish()
+	if cerr := w.file.Close(); err == nil {
+		err = cerr
+	}
 	if w.bad || w.written < minPartial {
 		err = os.Remove(w.file.Name())
 	}

@@ -18,7 +18,7 @@ import (
 type Writer struct {
 	ctx      context.Context // of the request that writes; ends the writing
 	store    *Store
-	file     *os.File // nil once committed or closed
+	file     *sparseFile // nil once committed or closed
 	expected digest.Digest
 	size     int64 // expected, -1 when unknown
 	written  int64
@@ -106,6 +106,9 @@ func (w *Writer) Commit() (digest.Digest, error) {
 func (w *Writer) commit(dgst digest.Digest) error {
 	path, err := w.store.path(dgst)
 	if err != nil {
+		return err
+	}
+	if err := w.file.finish(); err != nil {
 		return err
 	}
 	if err := w.file.Sync(); err != nil {
