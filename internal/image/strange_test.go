@@ -27,6 +27,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/du"
 	"github.com/gantry-containers/gantry/internal/registry"
 )
 
@@ -219,15 +220,17 @@ func TestPullManyFiles(t *testing.T) {
 	}
 }
 
-// sparse is an archive of one file of zeros, and its digest.
+// sparse is an archive of one file of zeros but for its last byte, and its
+// digest.
 func sparse(size int64, w io.Writer) digest.Digest {
 	d := digest.Canonical.Digester()
 	tw := tar.NewWriter(io.MultiWriter(w, d.Hash()))
 	tw.WriteHeader(&tar.Header{Name: "sparse", Typeflag: tar.TypeReg, Mode: 0o644, Size: size, Format: tar.FormatPAX})
 	zeros := make([]byte, 1<<20)
-	for left := size; left > 0; left -= int64(len(zeros)) {
+	for left := size - 1; left > 0; left -= int64(len(zeros)) {
 		tw.Write(zeros[:min(left, int64(len(zeros)))])
 	}
+	tw.Write([]byte{1})
 	tw.Close()
 	return d.Digest()
 }
@@ -253,6 +256,46 @@ func TestPullSparse(t *testing.T) {
 	if info, err := r.Inspect(t.Context(), h.host()+"/x:1", InspectOptions{}); err != nil || info.Size != size {
 		t.Errorf("%+v, %v", info, err)
 	}
+}
+
+// Nor does the blob of a layer that is not compressed take room for zeros: of a
+// commit, an import, a load, and on its way from one to the other.
+func TestUncompressedSparse(t *testing.T) {
+	const size, most = 64 << 20, 1 << 20
+	var saved bytes.Buffer
+	r := newRig(t)
+	little := func(r *rig, what string) {
+		t.Helper()
+		if got, err := du.Tree(t.Context(), r.dir); err != nil || got > most {
+			t.Errorf("%s of a file of %d zeros takes %d bytes, %v", what, size, got, err)
+		}
+	}
+	id, _, err := r.Commit(t.Context(), CommitOptions{Parent: r.parentImage(), Repo: "sparse", Diff: func(_ context.Context, w io.Writer) error {
+		sparse(size, w)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	little(r, "a commit")
+	if err := r.Save(t.Context(), []string{"sparse"}, &saved, nil); err != nil || saved.Len() < size {
+		t.Fatalf("saved %d bytes, %v", saved.Len(), err)
+	}
+	loaded := newRig(t)
+	if err := loaded.Load(t.Context(), &saved, LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	little(loaded, "a load")
+	if info, err := loaded.Inspect(t.Context(), "sparse", InspectOptions{}); err != nil || info.ID != id.String() {
+		t.Errorf("loaded %+v, %v", info, err)
+	}
+	imported := newRig(t)
+	var archive bytes.Buffer
+	sparse(size, &archive)
+	if _, err := imported.Import(t.Context(), &archive, ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	little(imported, "an import")
 }
 
 // smallDisk is a rig whose layers are on a disk of their own.
