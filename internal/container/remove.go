@@ -182,7 +182,7 @@ func (m *Manager) Prune(ctx context.Context, f filter.Args) (*api.PruneReport, e
 			!until.IsZero() && rec.Created.After(until) || !f.MatchLabels(rec.Config.Labels) {
 			continue
 		}
-		size, _, _ := m.opts.Snapshots.Usage(ctx, rec.ID)
+		size, _ := m.Disk(ctx, rec.ID)
 		if err := m.Remove(ctx, rec.ID, RemoveOptions{}); err != nil {
 			m.opts.Log.Warn("cannot prune a container", "container", rec.ID, "error", err)
 			continue

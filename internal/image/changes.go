@@ -20,23 +20,25 @@ import (
 // written to.
 func ApplyChanges(config *dockerspec.DockerOCIImageConfig, changes []string) error {
 	hasCmd := false
-	for _, change := range changes {
-		for _, line := range joinLines(change) {
-			if err := applyChange(config, line); err != nil {
-				return err
-			}
-			switch name := strings.Fields(line)[0]; {
-			case strings.EqualFold(name, "CMD"):
-				hasCmd = len(config.Cmd) > 0
-			case strings.EqualFold(name, "ENTRYPOINT") && !hasCmd:
-				config.Cmd = nil // the command was for another entry point
-			}
+	lines := joinLines(strings.Join(changes, "\n"))
+	if len(lines) == 0 && len(changes) > 0 {
+		return errs.InvalidArgument("the changes have no instructions")
+	}
+	for _, line := range lines {
+		if err := applyChange(config, line); err != nil {
+			return err
+		}
+		switch name := strings.Fields(line)[0]; {
+		case strings.EqualFold(name, "CMD"):
+			hasCmd = len(config.Cmd) > 0
+		case strings.EqualFold(name, "ENTRYPOINT") && !hasCmd:
+			config.Cmd = nil // the command was for another entry point
 		}
 	}
 	return nil
 }
 
-// joinLines splits a change into instructions: a backslash at the end of a line
+// joinLines splits changes into instructions: a backslash at the end of a line
 // goes on in the next, and a line that begins with # is a comment.
 func joinLines(s string) (lines []string) {
 	var line strings.Builder
@@ -59,7 +61,7 @@ func joinLines(s string) (lines []string) {
 	return lines
 }
 
-func applyChange(c *dockerspec.DockerOCIImageConfig, line string) error {
+func applyChange(c *dockerspec.DockerOCIImageConfig, line string) (err error) {
 	name, args := line, ""
 	if i := strings.IndexAny(line, " \t"); i >= 0 {
 		name, args = line[:i], strings.TrimSpace(line[i:])
@@ -70,9 +72,9 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, line string) error {
 	}
 	switch name {
 	case "CMD":
-		c.Cmd = commandOf(c, args)
+		c.Cmd, err = commandOf(c, args)
 	case "ENTRYPOINT":
-		c.Entrypoint = commandOf(c, args)
+		c.Entrypoint, err = commandOf(c, args)
 	case "ENV":
 		return eachPair(c, name, args, func(key, value string) { c.Env = setEnv(c.Env, key, value) })
 	case "LABEL":
@@ -82,17 +84,15 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, line string) error {
 		}
 		return eachPair(c, name, args, func(key, value string) { c.Labels[key] = value })
 	case "WORKDIR":
-		return words(c, name, args, 1, func(dir string) error {
-			if !path.IsAbs(dir) {
-				dir = path.Join("/", c.WorkingDir, dir)
-			}
-			c.WorkingDir = path.Clean(dir)
-			return nil
-		})
+		dir := unquote(args, c.Env)
+		if !path.IsAbs(dir) {
+			dir = path.Join("/", c.WorkingDir, dir)
+		}
+		c.WorkingDir = path.Clean(dir)
 	case "USER":
-		return words(c, name, args, 1, func(user string) error { c.User = user; return nil })
+		c.User = unquote(args, c.Env)
 	case "STOPSIGNAL":
-		return words(c, name, args, 1, func(signal string) error { c.StopSignal = signal; return nil })
+		c.StopSignal = unquote(args, c.Env)
 	case "EXPOSE":
 		return applyExpose(c, args)
 	case "VOLUME":
@@ -102,15 +102,18 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, line string) error {
 	case "HEALTHCHECK":
 		return applyHealthcheck(c, args)
 	case "SHELL":
-		list, ok := jsonList(args)
-		if !ok || len(list) == 0 {
+		list, _, err := jsonList(args)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
 			return errs.InvalidArgument("SHELL requires its arguments as a JSON list")
 		}
 		c.Shell = list
 	default:
-		return errs.InvalidArgument("%s is not a valid change command", name)
+		return errs.InvalidArgument("%s is not a valid change command", strings.ToLower(name))
 	}
-	return nil
+	return err
 }
 
 func isChange(name string) bool {
@@ -118,24 +121,33 @@ func isChange(name string) bool {
 		"EXPOSE", "VOLUME", "ONBUILD", "HEALTHCHECK", "SHELL"}, name)
 }
 
-// jsonList reads the JSON form of an instruction.
-func jsonList(args string) (list []string, ok bool) {
-	if !strings.HasPrefix(args, "[") || json.Unmarshal([]byte(args), &list) != nil {
-		return nil, false
+// jsonList reads the JSON form of an instruction; ok tells whether it is one.
+func jsonList(args string) (list []string, ok bool, err error) {
+	var values []any
+	if !strings.HasPrefix(args, "[") || json.Unmarshal([]byte(args), &values) != nil {
+		return nil, false, nil
 	}
-	return list, true
+	list = []string{}
+	for _, v := range values {
+		s, isString := v.(string)
+		if !isString {
+			return nil, true, errs.InvalidArgument("when using JSON array syntax, arrays must be comprised of strings only")
+		}
+		list = append(list, s)
+	}
+	return list, true, nil
 }
 
 // commandOf reads a command: a JSON list as it is, or else a line for the shell.
-func commandOf(c *dockerspec.DockerOCIImageConfig, args string) []string {
-	if list, ok := jsonList(args); ok {
-		return list
+func commandOf(c *dockerspec.DockerOCIImageConfig, args string) ([]string, error) {
+	if list, ok, err := jsonList(args); ok {
+		return list, err
 	}
 	shell := c.Shell
 	if len(shell) == 0 {
 		shell = []string{"/bin/sh", "-c"}
 	}
-	return append(slices.Clone(shell), args)
+	return append(slices.Clone(shell), args), nil
 }
 
 // eachPair calls set for every key=value, or for the one "key value" of the old
@@ -178,15 +190,11 @@ func setEnv(env []string, key, value string) []string {
 	return append(env, key+"="+value)
 }
 
-// words calls each for every word, of which there must be exactly want when
-// that is positive.
-func words(c *dockerspec.DockerOCIImageConfig, name, args string, want int, each func(string) error) error {
+// words calls each for every word.
+func words(c *dockerspec.DockerOCIImageConfig, name, args string, each func(string) error) error {
 	list, err := splitWords(args)
 	if err != nil {
 		return errs.InvalidArgument("%s %s: %w", name, args, err)
-	}
-	if want > 0 && len(list) != want {
-		return errs.InvalidArgument("%s requires exactly %d argument", name, want)
 	}
 	for _, word := range list {
 		if err := each(unquote(word, c.Env)); err != nil {
@@ -204,7 +212,7 @@ func applyExpose(c *dockerspec.DockerOCIImageConfig, args string) error {
 	if ports == nil {
 		ports = map[string]struct{}{}
 	}
-	err := words(c, "EXPOSE", args, 0, func(word string) error {
+	err := words(c, "EXPOSE", args, func(word string) error {
 		numbers, proto, ok := strings.Cut(word, "/")
 		if proto = strings.ToLower(proto); !ok {
 			proto = "tcp"
@@ -243,7 +251,13 @@ func applyVolume(c *dockerspec.DockerOCIImageConfig, args string) error {
 		return nil
 	}
 	c.Volumes = volumes
-	if list, ok := jsonList(args); ok {
+	if list, ok, err := jsonList(args); ok {
+		if err == nil && len(list) == 0 {
+			err = errs.InvalidArgument("VOLUME requires at least one argument")
+		}
+		if err != nil {
+			return err
+		}
 		for _, dir := range list {
 			if err := add(unquote(dir, c.Env)); err != nil {
 				return err
@@ -251,7 +265,7 @@ func applyVolume(c *dockerspec.DockerOCIImageConfig, args string) error {
 		}
 		return nil
 	}
-	return words(c, "VOLUME", args, 0, add)
+	return words(c, "VOLUME", args, add)
 }
 
 func applyOnBuild(c *dockerspec.DockerOCIImageConfig, args string) error {
@@ -285,12 +299,16 @@ func applyHealthcheck(c *dockerspec.DockerOCIImageConfig, args string) error {
 		}
 		check.Test = []string{"NONE"}
 	case "CMD":
-		if command == "" {
-			return errs.InvalidArgument("Missing command after HEALTHCHECK CMD")
+		list, ok, err := jsonList(command)
+		if err != nil {
+			return err
 		}
-		if list, ok := jsonList(command); ok {
+		switch {
+		case command == "" || ok && len(list) == 0:
+			return errs.InvalidArgument("Missing command after HEALTHCHECK CMD")
+		case ok:
 			check.Test = append([]string{"CMD"}, list...)
-		} else {
+		default:
 			check.Test = []string{"CMD-SHELL", command}
 		}
 	default:

@@ -79,7 +79,7 @@ func TestImportBad(t *testing.T) {
 		{"no archive", []byte(strings.Repeat("this is not a tar archive ", 100)), ImportOptions{}, "cannot unpack layer"},
 		{"cut gzip", gzipped(t, plain)[:40], ImportOptions{}, "cannot import"},
 		{"cut between two entries", plain[:1024], ImportOptions{}, "the archive ends in the middle"},
-		{"bad change", plain, ImportOptions{Changes: []string{"RUN ls"}}, "RUN is not a valid change command"},
+		{"bad change", plain, ImportOptions{Changes: []string{"RUN ls"}}, "run is not a valid change command"},
 		{"bad name", plain, ImportOptions{Repo: "UPPER"}, "invalid reference format"},
 		{"windows", plain, ImportOptions{Platform: &ocispec.Platform{OS: "windows", Architecture: "amd64"}}, `operating system "windows"`},
 		{"a path out of it", tarball(t, map[string]string{"../../etc/x": "1"}), ImportOptions{}, "cannot unpack layer"},
@@ -114,6 +114,8 @@ func TestApplyChanges(t *testing.T) {
 		{`ENV OLD the old  form`, func(c *config) { c.Env = []string{"PATH=/bin", "OLD=the old  form"} }},
 		{"LABEL a=b \\\n \"c d\"=e", func(c *config) { c.Labels = map[string]string{"a": "b", "c d": "e"} }},
 		{`WORKDIR sub`, func(c *config) { c.WorkingDir = "/sub" }},
+		{`WORKDIR /my dir`, func(c *config) { c.WorkingDir = "/my dir" }},
+		{`WORKDIR "/quoted dir"`, func(c *config) { c.WorkingDir = "/quoted dir" }},
 		{`USER 1:2`, func(c *config) { c.User = "1:2" }},
 		{`EXPOSE 80 53/UDP 8000-8002`, func(c *config) {
 			c.ExposedPorts = map[string]struct{}{"80/tcp": {}, "53/udp": {}, "8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}
@@ -137,7 +139,8 @@ func TestApplyChanges(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"RUN x", "CMD", "ENV", "ENV A", `ENV A="b`, "EXPOSE 99999", "EXPOSE 1/xyz", "EXPOSE x",
-		"WORKDIR", "USER a b", "ONBUILD FROM x", "ONBUILD ONBUILD RUN", "HEALTHCHECK x", "HEALTHCHECK CMD",
+		"WORKDIR", "USER", "", "# only a comment", `CMD ["a", 1]`, `ENTRYPOINT ["a", null]`, "VOLUME []", "VOLUME [1]",
+		"HEALTHCHECK CMD []", `HEALTHCHECK CMD ["a", 1]`, "ONBUILD FROM x", "ONBUILD ONBUILD RUN", "HEALTHCHECK x", "HEALTHCHECK CMD",
 		"HEALTHCHECK --interval=x CMD y", "HEALTHCHECK --foo=1 CMD y", "SHELL x", "LABEL =x", "EXPOSE 9-1"} {
 		if err := ApplyChanges(&config{}, []string{bad}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v", bad, err)

@@ -44,6 +44,11 @@ func pruneWith(t *testing.T, e *enginetest.Engine, client string) {
 	if err := e.ImportBusybox(); err != nil {
 		t.Fatal(err)
 	}
+	// What is told to be freed is what the disk gets back.
+	run("run", "--name", "sparse", "busybox", "truncate", "-s", "3G", "/sparse")
+	if out := run("container", "prune", "-f"); strings.Contains(out, "GB") || !strings.Contains(out, "kB") {
+		t.Errorf("a sparse file is told to have taken space: %s", out)
+	}
 	run("run", "-d", "--name", "runs", "-v", "/anonymous", "busybox", "sleep", "1000")
 	run("run", "--name", "stopped", "-v", "/anonymous", "-v", "named:/d", "busybox", "sh", "-c", "head -c 300000 /dev/urandom >/big")
 	dangling := run("commit", "stopped")
