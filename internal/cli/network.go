@@ -99,15 +99,5 @@ func networkPruner() *pruner {
 }
 
 func (a *app) networkPruneCommand() *cobra.Command {
-	p := networkPruner()
-	cmd := &cobra.Command{
-		Use:   "prune [OPTIONS]",
-		Short: "Remove all unused networks",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.prune(cmd.Context(), p, "all custom networks not used by at least one container")
-		},
-	}
-	p.addFlags(cmd, "until=<timestamp>")
-	return cmd
+	return a.pruneCommand(networkPruner(), "Remove all unused networks", "all custom networks not used by at least one container")
 }

@@ -107,12 +107,16 @@ func containerPruner() *pruner {
 }
 
 func (a *app) containerPruneCommand() *cobra.Command {
-	p := containerPruner()
+	return a.pruneCommand(containerPruner(), "Remove all stopped containers", "all stopped containers")
+}
+
+// pruneCommand is a prune that takes no more than filters.
+func (a *app) pruneCommand(p *pruner, short, warning string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune [OPTIONS]",
-		Short: "Remove all stopped containers",
+		Short: short,
 		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), p, "all stopped containers") },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), p, warning) },
 	}
 	p.addFlags(cmd, "until=<timestamp>")
 	return cmd

@@ -128,50 +128,36 @@ func TestSparsePart(t *testing.T) {
 
 // What finding zeros costs those who write none; beside it a plain file.
 func BenchmarkWrite(b *testing.B) {
-	dir := b.TempDir()
-	s, err := Open(dir)
+	s, err := Open(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}
+	file := filepath.Join(b.TempDir(), "file")
 	data := pieces(rand.New(rand.NewPCG(7, 8)), 0, 64<<20)
 	for _, chunk := range []int{4 << 10, 32 << 10, 256 << 10} {
-		write := func(b *testing.B, to io.WriteCloser) {
-			for rest := data; len(rest) > 0; rest = rest[chunk:] {
-				if _, err := to.Write(rest[:chunk]); err != nil {
-					b.Fatal(err)
+		for name, open := range map[string]func() (io.WriteCloser, error){
+			"plain": func() (io.WriteCloser, error) { return os.Create(file) },
+			"sparse": func() (io.WriteCloser, error) {
+				f, err := os.Create(file)
+				return &sparseFile{File: f}, err
+			},
+			"blob": func() (io.WriteCloser, error) { return s.NewWriter(b.Context(), "", -1) },
+		} {
+			b.Run(fmt.Sprintf("%s/%dk", name, chunk>>10), func(b *testing.B) {
+				b.SetBytes(int64(len(data)))
+				for range b.N {
+					w, err := open()
+					if err != nil {
+						b.Fatal(err)
+					}
+					for rest := data; len(rest) > 0; rest = rest[chunk:] {
+						if _, err := w.Write(rest[:chunk]); err != nil {
+							b.Fatal(err)
+						}
+					}
+					w.Close()
 				}
-			}
-			to.Close()
+			})
 		}
-		b.Run(fmt.Sprintf("plain/%dk", chunk>>10), func(b *testing.B) {
-			b.SetBytes(int64(len(data)))
-			for range b.N {
-				f, err := os.Create(filepath.Join(dir, "plain"))
-				if err != nil {
-					b.Fatal(err)
-				}
-				write(b, f)
-			}
-		})
-		b.Run(fmt.Sprintf("sparse/%dk", chunk>>10), func(b *testing.B) {
-			b.SetBytes(int64(len(data)))
-			for range b.N {
-				f, err := os.Create(filepath.Join(dir, "sparse"))
-				if err != nil {
-					b.Fatal(err)
-				}
-				write(b, &sparseFile{File: f})
-			}
-		})
-		b.Run(fmt.Sprintf("blob/%dk", chunk>>10), func(b *testing.B) {
-			b.SetBytes(int64(len(data)))
-			for range b.N {
-				w, err := s.NewWriter(b.Context(), "", -1)
-				if err != nil {
-					b.Fatal(err)
-				}
-				write(b, w)
-			}
-		})
 	}
 }

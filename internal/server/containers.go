@@ -156,18 +156,6 @@ func (r *request) terminalSize() (height, width uint, err error) {
 	return height, width, err
 }
 
-func (s *Server) pruneContainers(w *response, r *request) error {
-	filters, err := r.filters()
-	if err != nil {
-		return err
-	}
-	report, err := s.containers.Prune(r.Context(), filters)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, report)
-}
-
 // waitContainer answers with the head at once, so that the client knows it has
 // not missed what happens from now on.
 func (s *Server) waitContainer(w *response, r *request) error {

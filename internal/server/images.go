@@ -138,18 +138,6 @@ func (s *Server) removeImage(w *response, r *request) error {
 	return writeJSON(w, http.StatusOK, list)
 }
 
-func (s *Server) pruneImages(w *response, r *request) error {
-	filters, err := r.filters()
-	if err != nil {
-		return err
-	}
-	report, err := s.images.Prune(r.Context(), filters)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, report)
-}
-
 func (s *Server) saveImages(w *response, r *request) error {
 	platforms, err := r.platforms("platform", 1_48)
 	if err != nil {

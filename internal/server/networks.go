@@ -37,15 +37,3 @@ func (s *Server) inspectNetwork(w *response, r *request) error {
 	}
 	return writeJSON(w, http.StatusOK, legacyNetwork(n))
 }
-
-func (s *Server) pruneNetworks(w *response, r *request) error {
-	filters, err := r.filters()
-	if err != nil {
-		return err
-	}
-	report, err := s.networks.Prune(r.Context(), filters)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, report)
-}

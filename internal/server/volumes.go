@@ -44,18 +44,3 @@ func (s *Server) inspectVolume(w *response, r *request) error {
 func (s *Server) removeVolume(w *response, r *request) error {
 	return noContent(w, s.volumes.Remove(r.Context(), r.name, r.flag("force")))
 }
-
-func (s *Server) pruneVolumes(w *response, r *request) error {
-	filters, err := r.filters()
-	if err != nil {
-		return err
-	}
-	if r.before(1_42) {
-		filters["all"] = append(filters["all"], "true") // named volumes were pruned too
-	}
-	report, err := s.volumes.Prune(r.Context(), filters)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, report)
-}

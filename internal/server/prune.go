@@ -1,14 +1,46 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/build"
+	vtypes "github.com/moby/moby/api/types/volume"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/filter"
 )
+
+func prune[R any](w *response, r *request, do func(context.Context, filter.Args) (*R, error)) error {
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	report, err := do(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
+}
+
+func (s *Server) pruneContainers(w *response, r *request) error {
+	return prune(w, r, s.containers.Prune)
+}
+
+func (s *Server) pruneImages(w *response, r *request) error { return prune(w, r, s.images.Prune) }
+
+func (s *Server) pruneNetworks(w *response, r *request) error { return prune(w, r, s.networks.Prune) }
+
+func (s *Server) pruneVolumes(w *response, r *request) error {
+	return prune(w, r, func(ctx context.Context, filters filter.Args) (*vtypes.PruneReport, error) {
+		if r.before(1_42) {
+			filters["all"] = append(filters["all"], "true") // named volumes were pruned too
+		}
+		return s.volumes.Prune(ctx, filters)
+	})
+}
 
 // pruneBuildCache removes nothing: without a builder there is no cache. A prune
 // of the whole system asks for it all the same, so what is wrong with the
