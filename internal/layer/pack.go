@@ -79,8 +79,7 @@ func PackEntries(ctx context.Context, root *os.File, w io.Writer, entries []Entr
 		if strings.HasPrefix(name, whiteoutPrefix) || strings.Contains(name, "/"+whiteoutPrefix) {
 			continue
 		}
-		err := p.changed(t, name, e)
-		if err != nil && err != unix.ENOENT {
+		if err := p.changed(t, name, e); err != nil && !isGone(err) {
 			return p.explain(name, err)
 		}
 	}
@@ -172,6 +171,9 @@ func (e *packError) Unwrap() error { return e.err }
 // it is the root's empty one.
 func (p *packer) children(dirfd int, prefix string) error {
 	list, err := readNames(dirfd)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // a directory that was removed meanwhile
+	}
 	if err != nil {
 		return p.explain(prefix, err)
 	}
@@ -181,7 +183,7 @@ func (p *packer) children(dirfd int, prefix string) error {
 		if p.opts.Skip != nil && p.opts.Skip(name) {
 			continue
 		}
-		if err := p.entry(dirfd, base, name, true); err != nil && err != unix.ENOENT {
+		if err := p.entry(dirfd, base, name, true); err != nil && !isGone(err) {
 			return err
 		}
 	}
@@ -189,7 +191,7 @@ func (p *packer) children(dirfd int, prefix string) error {
 }
 
 // entry writes one file or directory; with recurse, also what is in it.
-// ENOENT, when it disappeared, comes back as it is.
+// What isGone knows comes back as it is.
 func (p *packer) entry(dirfd int, base, name string, recurse bool) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
@@ -215,16 +217,29 @@ func (p *packer) entry(dirfd int, base, name string, recurse bool) error {
 		return err
 	}
 	defer unix.Close(fd)
+	kind := st.Mode & unix.S_IFMT
+	if err := unix.Fstat(fd, &st); err != nil {
+		return p.explain(name, err)
+	}
+	if st.Mode&unix.S_IFMT != kind {
+		return unix.ENOENT // it is not what it was
+	}
 	hdr, err := p.header(fd, name, &st)
 	if err != nil {
 		return p.explain(name, err)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+	if kind == unix.S_IFLNK {
 		if hdr.Linkname, err = readlinkat(fd, ""); err != nil {
 			return p.explain(name, err)
 		}
 	}
 	return p.write(hdr, &st)
+}
+
+// isGone tells of a failure that only says that what was looked at has
+// disappeared since, or is another kind of thing now.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
 func (p *packer) directory(dirfd int, base, name string, recurse bool) error {
@@ -323,80 +338,6 @@ func (p *packer) link(hdr *tar.Header, st *unix.Stat_t) (bool, error) {
 	hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
 	hdr.PAXRecords = nil
 	return true, p.tw.WriteHeader(hdr)
-}
-
-// content copies a file of the size it was found to have. One that shrank
-// meanwhile is filled up with zeros, as tar does, so that the archive stays one.
-// Holes are not read: that would fill the page cache with them.
-func (p *packer) content(fd int, st *unix.Stat_t) error {
-	if st.Blocks*512 >= st.Size {
-		return p.copyData(fd, 0, st.Size)
-	}
-	for at := int64(0); at < st.Size; {
-		data, end := extent(fd, at, st.Size)
-		if err := p.copyZeros(data - at); err != nil {
-			return err
-		}
-		if err := p.copyData(fd, data, end); err != nil {
-			return err
-		}
-		at = end
-	}
-	return nil
-}
-
-// extent finds where in a file the next data begins and ends.
-func extent(fd int, at, size int64) (data, end int64) {
-	data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-	if err == unix.ENXIO {
-		return size, size // a hole to the end
-	}
-	if err != nil {
-		return at, size // a file system that does not tell
-	}
-	end, err = unix.Seek(fd, data, unix.SEEK_HOLE)
-	if err != nil {
-		end = size
-	}
-	return min(data, size), min(end, size)
-}
-
-func (p *packer) copyZeros(left int64) error {
-	for left > 0 {
-		if p.ctx.Err() != nil {
-			return context.Cause(p.ctx)
-		}
-		n, err := p.tw.Write(zeros[:min(left, int64(len(zeros)))])
-		if err != nil {
-			return err
-		}
-		left -= int64(n)
-	}
-	return nil
-}
-
-func (p *packer) copyData(fd int, at, end int64) error {
-	for at < end {
-		if p.ctx.Err() != nil {
-			return context.Cause(p.ctx)
-		}
-		chunk := p.buf[:min(end-at, int64(len(p.buf)))]
-		n, err := unix.Pread(fd, chunk, at)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return p.copyZeros(end - at)
-		}
-		if _, err := p.tw.Write(chunk[:n]); err != nil {
-			return err
-		}
-		at += int64(n)
-	}
-	return nil
 }
 
 func (p *packer) whiteout(name string) error {

@@ -135,6 +135,9 @@ func (t *tree) step(d *dir, base string, create bool, links *int) (*dir, error) 
 		return nil, unix.ELOOP
 	}
 	target, err := readlinkat(d.fd, base)
+	if err == unix.EINVAL { // a running container put something else there
+		return nil, unix.ENOTDIR
+	}
 	if err != nil {
 		return nil, err
 	}

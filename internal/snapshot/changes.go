@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"os"
 	"path"
@@ -114,6 +113,9 @@ func (c *comparer) dir(full string, upper, lower int, hides bool) error {
 		return context.Cause(c.ctx)
 	}
 	list, err := names(upper)
+	if isGone(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -140,8 +142,8 @@ func (c *comparer) dir(full string, upper, lower int, hides bool) error {
 
 func (c *comparer) entry(full, name string, upper, lower int, hides bool) error {
 	st, err := lstatat(upper, name)
-	if err == unix.ENOENT {
-		return nil // of a running container
+	if isGone(err) {
+		return nil
 	}
 	if err != nil {
 		return err
@@ -168,6 +170,9 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 		lower = -1
 	default:
 		differs, err := c.differ(upper, lower, name, &st, &old)
+		if isGone(err) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -197,7 +202,7 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 
 func (c *comparer) subdir(full, name string, upper, lower int, hides bool) error {
 	fd, err := openDir(upper, name)
-	if err == unix.ENOENT {
+	if isGone(err) {
 		return nil
 	}
 	if err != nil {
@@ -246,9 +251,6 @@ func (c *comparer) differ(upper, lower int, name string, a, b *unix.Stat_t) (boo
 		return false, nil
 	}
 	same, err := c.sameContent(lower, upper, name)
-	if errors.Is(err, unix.ENOENT) {
-		return true, nil // of a running container
-	}
 	return !same, err
 }
 

@@ -37,15 +37,15 @@ func usage(ctx context.Context, dir string) (size, inodes int64, err error) {
 		}
 		for _, name := range list {
 			st, err := lstatat(dirfd, name)
-			if err == unix.ENOENT {
-				continue // of a running container
+			if isGone(err) {
+				continue
 			}
 			if err != nil {
 				return err
 			}
 			if isDir(&st) {
 				inodes++
-				if err := below(dirfd, name, walk); err != nil && err != unix.ENOENT {
+				if err := below(dirfd, name, walk); err != nil && !isGone(err) {
 					return err
 				}
 				continue
@@ -85,8 +85,8 @@ func changedUsage(dir string, changes []Change) (size, inodes int64, err error) 
 		var st unix.Stat_t
 		// Nothing to guard here: only sizes are read.
 		err := unix.Lstat(filepath.Join(dir, c.Path), &st)
-		if err == unix.ENOENT || err == unix.ENOTDIR {
-			continue // of a running container
+		if isGone(err) {
+			continue
 		}
 		if err != nil {
 			return 0, 0, err

@@ -3,6 +3,7 @@ package snapshottest
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -180,4 +181,45 @@ func testWhiteoutNames(t *testing.T, s snapshot.Snapshotter) {
 	must(t, err)
 	prepare(t, s, "again", image, diffID)
 	inside(t, s, "again", func(dir string) { want(t, "after a commit", tree(t, dir), "d/ d/f=1") })
+}
+
+// What a container does meanwhile makes neither a list of changes nor a diff
+// fail: a path is another thing between two looks at it, or gone.
+func testChangesMeanwhile(t *testing.T, s snapshot.Snapshotter) {
+	image := Unpack(t, s, File{Name: "d/"}, File{Name: "d/x/"}, File{Name: "d/x/y/"}, File{Name: "d/x/y/z", Content: "1"})
+	prepare(t, s, "c", image)
+	inside(t, s, "c", func(dir string) {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				os.RemoveAll(dir + "/d/x")
+				switch i % 4 {
+				case 0:
+					os.WriteFile(dir+"/d/x", []byte("2"), 0o644)
+				case 1:
+					os.Symlink("/d", dir+"/d/x")
+				case 2:
+					unix.Mkfifo(dir+"/d/x", 0o600)
+				default:
+					os.MkdirAll(dir+"/d/x/y", 0o755)
+					os.WriteFile(dir+"/d/x/y/z", []byte("2"), 0o644)
+				}
+			}
+		}()
+		defer func() { close(stop); <-stopped }()
+		for range 300 {
+			if _, err := s.Changes(t.Context(), "c"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Diff(t.Context(), "c", nil, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

@@ -115,6 +115,7 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"ChangesOfNothing", testChangesOfNothing},
 		{"Metadata", testMetadata},
 		{"WhiteoutNames", testWhiteoutNames},
+		{"ChangesMeanwhile", testChangesMeanwhile},
 		{"DiffRoundTrip", testDiffRoundTrip},
 		{"DiffOfRemoved", testDiffOfRemoved},
 		{"Compare", testCompare},
