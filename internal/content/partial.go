@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/du"
 )
 
 // PartialAge is how long a partial blob waits for somebody to go on with it.
@@ -174,19 +176,22 @@ func (s *Store) WalkPartials(f func(Info) error) error {
 }
 
 // DropPartials removes the parts of blobs that nobody wrote to since the given
-// time and nobody is writing to, and returns the sum of their sizes in bytes.
+// time and nobody is writing to, and returns what they took on disk, in bytes.
 func (s *Store) DropPartials(before time.Time) (freed int64, err error) {
 	err = s.WalkPartials(func(info Info) error {
 		if info.ModTime.After(before) || !s.claim(info.Digest) {
 			return nil
 		}
 		defer s.unclaim(info.Digest)
-		err := os.Remove(s.partial(info.Digest))
+		size, err := du.Blocks(s.partial(info.Digest))
+		if err == nil {
+			err = os.Remove(s.partial(info.Digest))
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err == nil {
-			freed += info.Size
+			freed += size
 		}
 		return err
 	})

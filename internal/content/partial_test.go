@@ -125,7 +125,7 @@ func TestResumeBad(t *testing.T) {
 
 func TestDropPartials(t *testing.T) {
 	s := open(t, t.TempDir())
-	data := make([]byte, minPartial)
+	data := bytes.Repeat([]byte("x"), minPartial)
 	leave := func(name string) digest.Digest {
 		dgst := digest.FromString(name)
 		w, err := s.Resume(t.Context(), dgst, 1<<20)
