@@ -102,7 +102,7 @@ func parse(t *testing.T, args ...string) *Config {
 func TestDefaults(t *testing.T) {
 	c := parse(t, "--config-file", file(t, "empty.json", "\n"))
 	if c.DataRoot != "/var/lib/gantry" || c.ExecRoot != "/run/gantry" || c.Instance() != "gantry" || c.NetworkPrefix != "gantry" ||
-		c.LogDriver != "json-file" || c.MaxConcurrentDownloads != 3 || c.Hosts[0] != "unix:///run/gantry/gantry.sock" || c.MTU != 1500 {
+		c.LogDriver != "json-file" || c.MaxConcurrentDownloads != 0 || c.Hosts[0] != "unix:///run/gantry/gantry.sock" || c.MTU != 1500 {
 		t.Errorf("got %+v", c)
 	}
 	other := parse(t, "--data-root", "/x", "--exec-root", "/y")

@@ -54,7 +54,7 @@ func (v *values) daemonFlags(f *pflag.FlagSet, c *Config) {
 	f.BoolVar(&v.liveRestore, "live-restore", true, "Accepted for Docker's sake: containers always run on without the daemon")
 	f.StringArrayVar(&c.Labels, "label", nil, "`KEY=VALUE` to show in info")
 	f.StringVarP(&c.StorageDriver, "storage-driver", "s", "", "Snapshotter: overlayfs or vfs (default: the best that works)")
-	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 3, "Layers of a pull fetched at a time")
+	f.IntVar(&c.MaxConcurrentDownloads, "max-concurrent-downloads", 0, "Layers of a pull fetched and unpacked at a time (default: one for each 512 MiB of memory, at least 3 and at most 16)")
 	f.StringVar(&v.imageGCHigh, "image-gc-high", "", "Remove unused images, those not used for longest first, when the disk is fuller than this `level`: \"85%\" of its file system, or \"50GB\" of images (default: never)")
 	f.StringVar(&v.imageGCLow, "image-gc-low", "", "`Level` at which --image-gc-high ends (default nine tenths of that)")
 	f.DurationVar(&c.ImageGCIdle, "image-gc-idle", 2*time.Minute, "How long an image that --image-gc-high removes must not have been used")

@@ -34,7 +34,7 @@ type Config struct {
 	Labels []string // "key=value" shown by info, for people who place work
 
 	StorageDriver          string           // snapshotter: "" picks overlayfs where it works, else vfs
-	MaxConcurrentDownloads int              // layers of one pull fetched at a time; 3
+	MaxConcurrentDownloads int              // layers of one pull fetched at a time; 0 is what image.AtOnce says
 	MaxConcurrentUploads   int              // blobs of one push sent at a time; 5
 	ImageGC                image.Watermarks // of disk use, between which images are collected; none
 	ImageGCIdle            time.Duration    // how long such an image was not used; 2 minutes
@@ -111,7 +111,6 @@ func (c *Config) Defaults() {
 	setDefault(&c.DataRoot, DefaultDataRoot)
 	setDefault(&c.ExecRoot, DefaultExecRoot)
 	setDefault(&c.LogDriver, "json-file")
-	setDefault(&c.MaxConcurrentDownloads, 3)
 	setDefault(&c.MaxConcurrentUploads, 5)
 	setDefault(&c.ImageGCIdle, 2*time.Minute)
 	setDefault(&c.ShmSize, 64<<20)

@@ -6,6 +6,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,7 +165,7 @@ func (e *Engine) openImages() error {
 		InUse:       e.imageUsers,
 		Running:     e.imageRunners,
 		LayersInUse: e.layersInUse,
-		Parallel:    c.MaxConcurrentDownloads,
+		Parallel:    cmp.Or(c.MaxConcurrentDownloads, image.AtOnce(memory())),
 		Uploads:     c.MaxConcurrentUploads,
 		Watermarks:  c.ImageGC,
 		Idle:        c.ImageGCIdle,

@@ -76,6 +76,10 @@ func (m *Manager) layer(ctx context.Context, in *ingest, diffID digest.Digest, d
 		return l, nil
 	}
 	return m.layers.do(ctx, in, diffID, watch, func(ctx context.Context, in *ingest, report func(step)) (layerRecord, error) {
+		if err := m.slots.take(ctx); err != nil {
+			return layerRecord{}, err
+		}
+		defer m.slots.giveBack()
 		if l, ok := m.known(in, diffID, desc); ok { // since we looked
 			report(step{status: stepExists})
 			return l, nil
@@ -102,6 +106,10 @@ func (m *Manager) blob(ctx context.Context, in *ingest, desc ocispec.Descriptor,
 		return layerRecord{Blob: desc}, nil
 	}
 	return m.blobs.do(ctx, in, desc.Digest, watch, func(ctx context.Context, in *ingest, report func(step)) (layerRecord, error) {
+		if err := m.slots.take(ctx); err != nil {
+			return layerRecord{}, err
+		}
+		defer m.slots.giveBack()
 		result := layerRecord{Blob: desc}
 		if in.adopt(desc.Digest) { // since we looked
 			report(step{status: stepExists})

@@ -56,7 +56,9 @@ type Options struct {
 	// LayersInUse lists the layers containers stand on, also when the image
 	// they were made from is gone. Nil is none.
 	LayersInUse func() []digest.Digest
-	// Parallel is how many layers of one pull are fetched at once; 0 means 3.
+	// Parallel is how many layers of one pull are fetched and unpacked at
+	// once, of all pulls twice as many; 0 means what AtOnce says of a machine
+	// without memory.
 	Parallel int
 	// Uploads is how many blobs of one push are sent at once; 0 means 5.
 	Uploads int
@@ -97,6 +99,7 @@ type Manager struct {
 
 	layers group // layers being fetched or unpacked, by diff ID
 	blobs  group // blobs being fetched and left as they are, by digest
+	slots  slots // one for each of those that is worked on
 }
 
 // record is what is kept of an image under its ID.
@@ -142,7 +145,7 @@ func New(opts Options) (*Manager, error) {
 		opts.Registry = registry.New(registry.Options{})
 	}
 	if opts.Parallel <= 0 {
-		opts.Parallel = 3
+		opts.Parallel = AtOnce(0)
 	}
 	if opts.Uploads <= 0 {
 		opts.Uploads = 5
@@ -178,6 +181,7 @@ func New(opts Options) (*Manager, error) {
 		byIndex:  map[digest.Digest]*indexRecord{},
 		bySource: map[string]map[digest.Digest]bool{},
 		pins:     pins{blobs: map[digest.Digest]int{}, layers: map[digest.Digest]int{}},
+		slots:    newSlots(opts.Parallel),
 	}
 	if err := m.restore(); err != nil {
 		return nil, err

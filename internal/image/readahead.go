@@ -2,6 +2,7 @@ package image
 
 import (
 	"io"
+	"os"
 	"sync"
 )
 
@@ -29,6 +30,10 @@ const (
 	aheadSize   = 128 << 10 // bytes of a chunk
 )
 
+// aheadBuffers go from one blob to the next, so that many layers at once leave
+// little to collect.
+var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
+
 // newReadahead starts reading. Close must be called before r is closed.
 func newReadahead(r io.Reader) *readahead {
 	a := &readahead{
@@ -48,7 +53,7 @@ func newReadahead(r io.Reader) *readahead {
 				return
 			}
 			if buf == nil {
-				buf = make([]byte, aheadSize)
+				buf = aheadBuffers.Get().(*[aheadSize]byte)[:]
 			}
 			n, err := io.ReadAtLeast(r, buf, len(buf)/2)
 			if err == io.ErrUnexpectedEOF {
@@ -57,6 +62,7 @@ func newReadahead(r io.Reader) *readahead {
 			select {
 			case a.full <- chunk{buf, n, err}:
 			case <-a.stop:
+				a.free <- buf
 				return
 			}
 			if err != nil {
@@ -76,7 +82,12 @@ func (a *readahead) Read(p []byte) (int, error) {
 		if a.now.buf != nil {
 			a.free <- a.now.buf
 		}
-		a.now, a.pos = <-a.full, 0
+		select {
+		case a.now = <-a.full:
+		case <-a.stop:
+			a.now = chunk{err: os.ErrClosed}
+		}
+		a.pos = 0
 	}
 	n := copy(p, a.now.buf[a.pos:a.now.n])
 	a.pos += n
@@ -84,9 +95,27 @@ func (a *readahead) Read(p []byte) (int, error) {
 }
 
 // Close ends the reading and waits for it. A read that hangs must be ended by
-// its context first.
+// its context first; a decompressor that gave up may still have one under way.
 func (a *readahead) Close() error {
-	a.once.Do(func() { close(a.stop) })
-	a.end.Wait()
+	a.once.Do(func() {
+		close(a.stop)
+		a.end.Wait()
+		for {
+			select {
+			case buf := <-a.free:
+				giveBack(buf)
+			case c := <-a.full:
+				giveBack(c.buf)
+			default:
+				return
+			}
+		}
+	})
 	return nil
+}
+
+func giveBack(buf []byte) {
+	if buf != nil {
+		aheadBuffers.Put((*[aheadSize]byte)(buf))
+	}
 }

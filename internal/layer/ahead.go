@@ -3,12 +3,17 @@ package layer
 import (
 	"context"
 	"io"
+	"sync"
 )
 
 const (
 	aheadSize  = 512 << 10
 	aheadCount = 4
 )
+
+// aheadBuffers go from one layer to the next: as garbage they would be most of
+// what an image of many layers takes.
+var aheadBuffers = sync.Pool{New: func() any { return new([aheadSize]byte) }}
 
 // ahead reads from a reader in a goroutine of its own, so that decompressing
 // and hashing overlap with making files.
@@ -49,13 +54,16 @@ func (a *ahead) fill(r io.Reader) {
 			return
 		}
 		if buf == nil {
-			buf = make([]byte, aheadSize)
+			buf = aheadBuffers.Get().(*[aheadSize]byte)[:]
 		}
 		n, err := readFull(r, buf[:aheadSize])
-		if n > 0 {
+		if n == 0 {
+			a.free <- buf
+		} else {
 			select {
 			case a.full <- buf[:n]:
 			case <-a.quit:
+				a.free <- buf
 				return
 			}
 		}
@@ -99,9 +107,10 @@ func readFull(r io.Reader, buf []byte) (n int, err error) {
 // drain reads what is left: an archive is followed by padding, which counts for
 // its digest. There may be any amount of it in a few compressed bytes.
 func (a *ahead) drain(ctx context.Context) error {
-	buf := make([]byte, aheadSize)
+	buf := aheadBuffers.Get().(*[aheadSize]byte)
+	defer aheadBuffers.Put(buf)
 	for {
-		if _, err := a.Read(buf); err == io.EOF {
+		if _, err := a.Read(buf[:]); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
@@ -112,8 +121,24 @@ func (a *ahead) drain(ctx context.Context) error {
 	}
 }
 
-// stop ends the goroutine and waits for it, so that nobody reads any more.
+// stop ends the goroutine and waits for it, so that nobody reads any more. Nor
+// may anybody read from a.
 func (a *ahead) stop() {
 	close(a.quit)
 	<-a.done
+	a.giveBack(a.whole)
+	a.cur, a.whole = nil, nil
+	for buf := range a.full {
+		a.giveBack(buf)
+	}
+	close(a.free)
+	for buf := range a.free {
+		a.giveBack(buf)
+	}
+}
+
+func (a *ahead) giveBack(buf []byte) {
+	if buf != nil {
+		aheadBuffers.Put((*[aheadSize]byte)(buf[:aheadSize]))
+	}
 }
