@@ -12,16 +12,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-containers/gantry/internal/content"
+	"github.com/gantry-containers/gantry/internal/registry"
 )
 
 // download brings a blob into the store and has it used on its way, as one
 // stream. What an earlier download left of it is read from the disk and only
-// the rest fetched; when that does not make the blob, all of it is.
+// the rest fetched; when that does not make the blob, all of it is, and where a
+// mirror or neighbour sent it, from somebody else.
 func (m *Manager) download(ctx context.Context, in *ingest, desc ocispec.Descriptor, open opener, report func(step), use func(io.Reader) error) error {
 	for {
 		d := &downloading{in: in, desc: desc, open: open, report: report}
 		err := d.run(ctx, use)
-		if err == nil || d.kept == 0 || !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if err == nil || d.arrived || !errors.Is(err, errdefs.ErrInvalidArgument) {
+			return err
+		}
+		// What was kept may as well be what is wrong; all of it is asked for then.
+		if d.kept == 0 && !registry.Distrust(d.from) {
 			return err
 		}
 	}
@@ -34,6 +40,9 @@ type downloading struct {
 	open   opener
 	report func(step)
 	kept   int64 // bytes that were there
+
+	from    io.ReadCloser // where the rest came from; nil is nowhere yet
+	arrived bool          // the blob is in the store: it was what was asked for
 }
 
 func (d *downloading) run(ctx context.Context, use func(io.Reader) error) error {
@@ -72,6 +81,7 @@ func (d *downloading) commit(w *content.Writer) error {
 	if _, err := d.in.commit(w); err != nil {
 		return err
 	}
+	d.arrived = true
 	d.report(step{status: stepDownloaded})
 	return nil
 }
@@ -81,11 +91,10 @@ func (d *downloading) commit(w *content.Writer) error {
 type restReader struct {
 	ctx context.Context
 	d   *downloading
-	r   io.ReadCloser
 }
 
 func (rr *restReader) Read(p []byte) (int, error) {
-	if rr.r == nil {
+	if rr.d.from == nil {
 		if rr.d.kept > 0 && rr.d.kept == rr.d.desc.Size {
 			return 0, io.EOF
 		}
@@ -93,16 +102,16 @@ func (rr *restReader) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		rr.r = r
+		rr.d.from = r
 	}
-	return rr.r.Read(p)
+	return rr.d.from.Read(p)
 }
 
 func (rr *restReader) Close() error {
-	if rr.r == nil {
+	if rr.d.from == nil {
 		return nil
 	}
-	return rr.r.Close()
+	return rr.d.from.Close()
 }
 
 // openRest asks for the rest of the blob; for all of it where that is refused,

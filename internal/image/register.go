@@ -73,15 +73,8 @@ func forHost(p ocispec.Platform) bool { return rank(HostPlatform(), p) >= 0 }
 
 // takeConfig stores an image's configuration and checks that it can be used.
 func (m *Manager) takeConfig(ctx context.Context, in *ingest, src source, desc ocispec.Descriptor) (*dockerspec.DockerOCIImage, error) {
-	if !in.adopt(desc.Digest) {
-		r, err := src.open(ctx, desc, 0)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		if _, _, err := in.put(ctx, r, desc.Digest, desc.Size); err != nil {
-			return nil, err
-		}
+	if _, err := m.blob(ctx, in, desc, src.open, func(step) {}); err != nil {
+		return nil, err
 	}
 	data, err := m.opts.Content.ReadAll(desc.Digest, maxConfig)
 	if err != nil {

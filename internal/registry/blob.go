@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"syscall"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -21,12 +22,9 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, offset i
 	if desc.Size < 0 || offset < 0 || offset > desc.Size {
 		return nil, errs.InvalidArgument("blob %s has an impossible size of %d bytes", desc.Digest, desc.Size)
 	}
+	b := &blobReader{repo: r, ctx: ctx, desc: desc, offset: offset, others: r.readers(desc.Digest.String())}
 	var failure error
-	for _, e := range r.readers(desc.Digest.String()) {
-		if e.resting() {
-			continue
-		}
-		b := &blobReader{repo: r, server: e, ctx: ctx, desc: desc, offset: offset}
+	for b.next() {
 		err := b.open()
 		if err == nil {
 			return b, nil
@@ -34,25 +32,81 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, offset i
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		e.excuse(err)
+		b.server.excuse(err)
 		failure = err
 	}
 	if failure == nil {
-		failure = errs.Unavailable("no server of registry %s may be asked for blobs", r.host)
+		failure = noServer(r.host)
 	}
 	return nil, failure
+}
+
+func noServer(host string) error {
+	return errs.Unavailable("no server of registry %s may be asked for blobs", host)
+}
+
+// Distrust tells of a reader that Blob gave that its bytes were not those of
+// the blob. The mirrors and neighbours that sent any of them are not asked for
+// anything for a while, and the one who waits is told. It returns whether there
+// were any: then the blob is worth asking for again.
+func Distrust(r io.Reader) bool {
+	b, ok := r.(*blobReader)
+	if !ok {
+		return false
+	}
+	for e := range b.lenders {
+		e.rest(distrustTime)
+		tell(b.ctx, "%s sent something else than blob %s, and is not asked again for %s", e.host, b.desc.Digest, distrustTime)
+	}
+	return len(b.lenders) > 0
 }
 
 // blobReader reads a blob over as many connections as that takes.
 type blobReader struct {
 	repo   *Repository
-	server *endpoint // asked at present
+	server *endpoint   // asked at present
+	others []*endpoint // to be asked when that one fails
 	ctx    context.Context
 	desc   ocispec.Descriptor
 	offset int64 // of the next byte the caller gets
 
 	body     io.ReadCloser
-	failures int // in a row, without a byte between them
+	failures int                // in a row, without a byte between them
+	lenders  map[*endpoint]bool // mirrors and neighbours that sent something
+	pace     pace               // of the present one
+}
+
+// pace is how fast a server sends. The time its bytes wait for us to take them
+// does not count.
+type pace struct {
+	waited time.Duration
+	got    int
+}
+
+// leastPace is how many bytes a second a mirror or neighbour has to send: one
+// that lets them drip keeps us from asking the next.
+const leastPace = 16 << 10
+
+// tooSlow judges a stretch of at least the given time.
+func (p *pace) tooSlow(stretch time.Duration) bool {
+	if p.waited < stretch {
+		return false
+	}
+	slow := float64(p.got) < leastPace*p.waited.Seconds()
+	*p = pace{}
+	return slow
+}
+
+// next makes the next server that may be asked the present one.
+func (b *blobReader) next() bool {
+	for len(b.others) > 0 {
+		b.server, b.others = b.others[0], b.others[1:]
+		b.failures, b.pace = 0, pace{}
+		if !b.server.resting() {
+			return true
+		}
+	}
+	return false
 }
 
 // open asks for the blob from the offset on.
@@ -114,7 +168,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		n, err := b.body.Read(p)
+		n, err := b.receive(p)
 		if n > 0 {
 			b.failures = 0
 			b.offset += int64(n)
@@ -135,6 +189,28 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	}
 }
 
+// receive reads from the present connection. It fails where a mirror or
+// neighbour is too slow to be of use.
+func (b *blobReader) receive(p []byte) (int, error) {
+	if !b.server.aide {
+		return b.body.Read(p)
+	}
+	if b.pace.tooSlow(b.server.opts.IdleTimeout) {
+		return 0, errIdle
+	}
+	begun := time.Now()
+	n, err := b.body.Read(p)
+	b.pace.waited += time.Since(begun)
+	b.pace.got += n
+	if n > 0 {
+		if b.lenders == nil {
+			b.lenders = map[*endpoint]bool{}
+		}
+		b.lenders[b.server] = true
+	}
+	return n, err
+}
+
 // failed counts a broken connection, and waits before the next. It returns the
 // error the caller is to see when there is to be no next.
 func (b *blobReader) failed(err error) error {
@@ -143,9 +219,12 @@ func (b *blobReader) failed(err error) error {
 	}
 	b.failures++
 	if b.server.aide {
-		// The registry goes on for a mirror that has begun.
-		b.server.excuse(cannotReach(b.server.host, err))
-		b.server, b.failures = b.repo.origin, 0
+		// The next goes on for one that has begun.
+		err = cannotReach(b.server.host, err)
+		b.server.excuse(err)
+		if !b.next() {
+			return err
+		}
 		return nil
 	}
 	if b.failures >= b.server.opts.Attempts {

@@ -51,6 +51,8 @@ type Options struct {
 	// being too large a request, in bytes. 100 MB is what the best known of
 	// the proxies that do so allows.
 	smallChunk int64
+	// impatient waits for a server that is silent only once.
+	impatient bool
 }
 
 // Client holds the connections to registries. It is safe for concurrent use.
@@ -197,8 +199,9 @@ func lookup(ctx context.Context, bare string) []netip.Addr {
 }
 
 // findScheme asks an insecure registry in TLS and, where that is not spoken, in
-// plain HTTP. An answer is remembered until a connection fails.
-func (c *Client) findScheme(ctx context.Context, host string, transport *http.Transport) (string, error) {
+// plain HTTP, and waits for each answer as long as patience says. An answer is
+// remembered until a connection fails.
+func (c *Client) findScheme(ctx context.Context, host string, transport *http.Transport, patience time.Duration) (string, error) {
 	c.mu.Lock()
 	scheme, known := c.schemes[host]
 	c.mu.Unlock()
@@ -207,15 +210,9 @@ func (c *Client) findScheme(ctx context.Context, host string, transport *http.Tr
 	}
 	var failure error
 	for _, scheme := range []string{"https", "http"} {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+"/v2/", nil)
-		if err != nil {
-			return "", cannotReach(host, err)
-		}
-		req.Header.Set("User-Agent", c.opts.UserAgent)
-		resp, err := transport.RoundTrip(req)
+		status, err := c.tryScheme(ctx, scheme, host, transport, patience)
 		if err == nil {
-			resp.Body.Close()
-			if scheme == "http" && resp.StatusCode == http.StatusBadRequest {
+			if scheme == "http" && status == http.StatusBadRequest {
 				break // it does speak TLS, and would not with us
 			}
 			c.mu.Lock()
@@ -230,6 +227,24 @@ func (c *Client) findScheme(ctx context.Context, host string, transport *http.Tr
 		}
 	}
 	return "", cannotReach(host, failure)
+}
+
+// tryScheme asks for the version of the protocol, and returns the status of the
+// answer.
+func (c *Client) tryScheme(ctx context.Context, scheme, host string, transport *http.Transport, patience time.Duration) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+"/v2/", nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	return resp.StatusCode, nil
 }
 
 // forget drops what is known of a host's scheme: it may come back with another.

@@ -44,6 +44,7 @@ func (c *Client) endpoint(host string, config hostConfig, cred credential) *endp
 func (e *endpoint) asAide() *endpoint {
 	e.aide = true
 	e.opts.Attempts = min(e.opts.Attempts, aideAttempts)
+	e.opts.impatient = true
 	if e.config.dialTimeout == 0 {
 		e.config.dialTimeout = mirrorDial
 	}
@@ -57,6 +58,9 @@ func (e *endpoint) ready(ctx context.Context) (*url.URL, *sender, error) {
 	if e.root != nil {
 		return e.root, e.sender, nil
 	}
+	if e.resting() { // since somebody else found out, while we waited
+		return nil, nil, errs.Unavailable("%s does not answer", e.host)
+	}
 	c := e.client
 	// What is configured for this machine is meant; else it needs none.
 	insecure := e.open || c.isListedInsecure(ctx, e.host) || isLoopback(bareHost(e.host)) && e.config.tls.empty()
@@ -69,7 +73,8 @@ func (e *endpoint) ready(ctx context.Context) (*url.URL, *sender, error) {
 	if root == nil {
 		root = &url.URL{Scheme: "https", Host: e.host, Path: "/v2"}
 		if insecure {
-			if root.Scheme, err = c.findScheme(ctx, e.host, own); err != nil {
+			if root.Scheme, err = c.findScheme(ctx, e.host, own, e.opts.IdleTimeout/2); err != nil {
+				e.excuse(err)
 				return nil, nil, err
 			}
 		}
@@ -98,9 +103,16 @@ func (e *endpoint) excuse(err error) {
 	if !e.aide || !silent(err) {
 		return
 	}
+	e.rest(restTime)
+}
+
+// rest has nobody ask the mirror or neighbour for so long.
+func (e *endpoint) rest(d time.Duration) {
 	e.client.mu.Lock()
 	defer e.client.mu.Unlock()
-	e.client.resting[e.host] = time.Now().Add(restTime)
+	if until := time.Now().Add(d); until.After(e.client.resting[e.host]) {
+		e.client.resting[e.host] = until
+	}
 }
 
 // What a call is allowed to do, as a token server calls it.

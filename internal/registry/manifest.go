@@ -54,11 +54,12 @@ func (r *Repository) resolveAt(ctx context.Context, e *endpoint, ref string) (oc
 	}
 	resp.Body.Close()
 	dgst, err := digest.Parse(resp.Header.Get("Docker-Content-Digest"))
-	if resp.StatusCode == http.StatusOK && err == nil && resp.ContentLength >= 0 {
+	asked, aerr := digest.Parse(ref)
+	if resp.StatusCode == http.StatusOK && err == nil && resp.ContentLength >= 0 && (aerr != nil || asked == dgst) {
 		return ocispec.Descriptor{MediaType: contentType(resp.Header), Digest: dgst, Size: resp.ContentLength}, nil
 	}
 	// A HEAD carries no words for what is wrong, and old registries leave
-	// out the digest: the GET tells.
+	// out the digest, or another is named than was asked for: the GET tells.
 	desc, _, err := r.manifestAt(ctx, e, ref)
 	return desc, err
 }
@@ -76,6 +77,12 @@ func (r *Repository) Manifest(ctx context.Context, ref string) (desc ocispec.Des
 
 func (r *Repository) manifestAt(ctx context.Context, e *endpoint, ref string) (ocispec.Descriptor, []byte, error) {
 	var none ocispec.Descriptor
+	if e.aide {
+		// One that lets its answer drip keeps us from asking the next.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, aideAttempts*e.opts.IdleTimeout)
+		defer cancel()
+	}
 	resp, err := e.do(ctx, r.path, call{method: http.MethodGet, path: "/manifests/" + ref, header: http.Header{"Accept": accepted()}})
 	if err != nil {
 		return none, nil, err
@@ -97,7 +104,19 @@ func (r *Repository) manifestAt(ctx context.Context, e *endpoint, ref string) (o
 	if len(body) > MaxManifest {
 		return none, nil, tooLarge(e.host)
 	}
+	if e.aide && !isVersioned(body) { // the registry's own answer is judged by who uses it
+		return none, nil, errs.InvalidArgument("%s sent something else than a manifest for %s", e.host, ref)
+	}
 	return checkManifest(e.host, ref, resp.Header, body)
+}
+
+// isVersioned tells whether a document says which schema it follows, as every
+// manifest and index has to.
+func isVersioned(body []byte) bool {
+	var doc struct {
+		SchemaVersion int `json:"schemaVersion"`
+	}
+	return json.Unmarshal(body, &doc) == nil && doc.SchemaVersion > 0
 }
 
 func tooLarge(host string) error {

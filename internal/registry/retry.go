@@ -32,7 +32,7 @@ func (s *sender) do(ctx context.Context, patience time.Duration, repeat bool, bu
 		last := !repeat || attempt >= s.opts.Attempts
 		var wait time.Duration
 		switch {
-		case err != nil && (last || ctx.Err() != nil || !passing(err)):
+		case err != nil && (last || ctx.Err() != nil || !passing(err) || s.opts.impatient && errors.Is(err, errIdle)):
 			return nil, err
 		case err == nil && (last || !overloaded(resp.StatusCode)):
 			return resp, nil

@@ -23,7 +23,8 @@ const (
 	neighbourIdle = 10 * time.Second
 	mirrorDial    = 5 * time.Second
 	restTime      = 30 * time.Second
-	aideAttempts  = 2 // of a request
+	distrustTime  = 10 * time.Minute // for one that sent something else than was asked for
+	aideAttempts  = 2                // of a request
 )
 
 // Repository is one repository of a registry as one caller may see it: tokens

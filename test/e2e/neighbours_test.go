@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"strings"
 	"testing"
@@ -51,6 +54,67 @@ func TestNeighboursPullFromOneAnother(t *testing.T) {
 		t.Errorf("it says %q", out)
 	}
 	readOnly(t, address, name)
+}
+
+// What a person would lose: every pull, because one machine of the many has a
+// broken disk or a bad owner. A neighbour that sends other bytes than were asked
+// for is passed over and named, and the next one or the registry is asked.
+func TestLyingNeighbourIsPassedOver(t *testing.T) {
+	ctx := context.Background()
+	depot, err := directory.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer depot.Close()
+	registry := httptest.NewServer(serve.New(serve.Options{Depot: depot}))
+	defer registry.Close()
+	name := strings.TrimPrefix(registry.URL, "http://") + "/team/app:v1"
+	address := freeAddress(t)
+	giver := startEngine(t, ctx, "--serve-images", address)
+	if err := giver.ImportBusybox(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, giver, "tag", "busybox", name)
+	must(t, giver, "push", name)
+	must(t, giver, "rmi", name)
+	must(t, giver, "pull", name)
+	want := must(t, giver, "image", "inspect", "-f", "{{.Id}}", name)
+
+	liar := httptest.NewServer(lies(t, address))
+	defer liar.Close()
+	lying := strings.TrimPrefix(liar.URL, "http://")
+	for _, args := range [][]string{{"--neighbour", lying}, {"--neighbour", lying, "--neighbour", address}} {
+		taker := startEngine(t, ctx, args...)
+		out := must(t, taker, "pull", name)
+		if !strings.Contains(out, lying+" sent something else than blob sha256:") {
+			t.Errorf("the pull said:\n%s", out)
+		}
+		if got := must(t, taker, "image", "inspect", "-f", "{{.Id}}", name); got != want {
+			t.Errorf("pulled %s, want %s", got, want)
+		}
+		if out := must(t, taker, "run", "--rm", "--network", "none", name, "echo", "ran"); out != "ran" {
+			t.Errorf("it says %q", out)
+		}
+	}
+}
+
+// lies is what another engine serves, with the last byte of every blob changed.
+func lies(t *testing.T, address string) http.Handler {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: address})
+	proxy.ModifyResponse = func(resp *http.Response) error {
+		if !strings.Contains(resp.Request.URL.Path, "/blobs/") {
+			return nil
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || len(body) == 0 {
+			return err
+		}
+		body[len(body)-1]++
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+		return nil
+	}
+	proxy.ErrorLog = log.New(t.Output(), "", 0)
+	return proxy
 }
 
 // readOnly checks what a neighbour's door lets do.
