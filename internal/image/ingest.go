@@ -241,9 +241,9 @@ func (m *Manager) named() (blobs, layers map[digest.Digest]bool) {
 }
 
 // Collect removes every blob, layer, record and reference that belongs to no
-// whole image, and the parts of blobs nobody went on with for a day. The engine
-// calls it once the containers are known, and may call
-// it at any time.
+// whole image, and what nobody went on with for a day: parts of blobs, and where
+// blobs were being sent to. The engine calls it once the containers are known,
+// and may call it at any time.
 func (m *Manager) Collect(ctx context.Context) error {
 	blobs, layers := map[digest.Digest]bool{}, map[digest.Digest]bool{}
 	err := m.opts.Content.Walk(func(info content.Info) error {
@@ -261,7 +261,7 @@ func (m *Manager) Collect(ctx context.Context) error {
 		layers[l.DiffID] = true
 	}
 	_, err = m.opts.Content.DropPartials(time.Now().Add(-content.PartialAge))
-	return errors.Join(err, m.dropStale(), m.sweep(ctx, blobs, layers))
+	return errors.Join(err, m.uploads.dropOld(), m.dropStale(), m.sweep(ctx, blobs, layers))
 }
 
 // dropStale deletes records that restore left out, and references to them.

@@ -77,6 +77,7 @@ type Manager struct {
 	indexes *state.Table[indexRecord]
 	sourced *state.Table[sourceRecord] // by repository
 	used    *state.Table[useRecord]    // by ID; volatile
+	uploads *uploads                   // volatile
 
 	mu      sync.RWMutex                   // guards the maps
 	byID    map[digest.Digest]*entry       // never modified in place: replaced
@@ -173,6 +174,7 @@ func New(opts Options) (*Manager, error) {
 		indexes:  state.NewTable[indexRecord](opts.DB, "image-indexes"),
 		sourced:  state.NewTable[sourceRecord](opts.DB, "image-sources"),
 		used:     state.NewTable[useRecord](opts.DB, "image-uses"),
+		uploads:  newUploads(opts.DB),
 		uses:     map[digest.Digest]time.Time{},
 		noted:    map[digest.Digest]time.Time{},
 		arrived:  make(chan struct{}, 1),

@@ -174,7 +174,9 @@ func (p *pusher) sendBlob(ctx context.Context, f freight) error {
 	if f.id != "" {
 		o.Progress = throttled(p.out.layer(f.id), f.desc.Size)
 	}
+	done := p.m.uploads.remember(p.name, f.desc, &o)
 	result, err := p.repo.PushBlob(ctx, f.desc, open, o)
+	done(err)
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,6 +29,14 @@ type PushOptions struct {
 	// request, for registries behind something that bounds a request; 0 sends
 	// it in one. A registry that asks for larger chunks gets them.
 	ChunkSize int64
+	// Session is where an earlier PushBlob of the same blob to the same
+	// repository was sending it when it was interrupted, as Sending was told;
+	// empty is nowhere. The upload goes on there if the registry knows it yet.
+	Session string
+	// Sending is told where the blob is being sent to, each time that changes,
+	// and "" when that place is none any more. One that is not told so at the
+	// end can be gone on with: it is not given up when PushBlob is interrupted.
+	Sending func(session string)
 }
 
 // Outcome is how a blob came to be in a repository.
@@ -48,7 +53,7 @@ const (
 type PushResult struct {
 	Outcome Outcome
 	From    string // the repository it was mounted from
-	Resumed int64  // bytes that did not have to be sent again after a cut
+	Resumed int64  // bytes that did not have to be sent again after a cut, or an earlier PushBlob
 }
 
 // maxMounts bounds how many repositories are tried: each is a request, and they
@@ -75,6 +80,9 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	up := &upload{repo: r, desc: desc, open: open, opts: o, chunk: o.ChunkSize}
 	if from, err := up.mount(ctx); err != nil || from != "" {
 		return PushResult{Outcome: Mounted, From: from}, err
+	}
+	if o.Session != "" {
+		up.takeUp(ctx)
 	}
 	if err := up.run(ctx); err != nil {
 		return PushResult{}, err
@@ -107,6 +115,7 @@ type upload struct {
 	opts PushOptions
 
 	location *url.URL // of the session; nil when there is none
+	old      bool     // the session is of an earlier push
 	offset   int64    // bytes the registry has
 	done     bool     // it has taken the blob in
 	chunk    int64    // bytes of one request; 0 is all of them
@@ -145,37 +154,6 @@ func (u *upload) mount(ctx context.Context) (from string, err error) {
 	return "", nil
 }
 
-// abandon lets go of the session, so that the registry need not wait for it.
-func (u *upload) abandon(ctx context.Context) {
-	if u.location == nil {
-		return
-	}
-	// A courtesy, for which nobody waits long.
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if resp, err := u.repo.send(ctx, call{method: http.MethodDelete, url: u.location, actions: pushing}); err == nil {
-		resp.Body.Close()
-	}
-	u.location = nil
-}
-
-// begun notes the session of an answer, and tells whether there is one.
-func (u *upload) begun(resp *http.Response) bool {
-	location := resp.Header.Get("Location")
-	if location == "" {
-		return false
-	}
-	next, err := resp.Request.URL.Parse(location)
-	if err != nil {
-		return false
-	}
-	u.location = next
-	if least, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && u.chunk > 0 {
-		u.chunk = max(u.chunk, least)
-	}
-	return true
-}
-
 // run uploads until the registry has the blob or there is no hope.
 func (u *upload) run(ctx context.Context) error {
 	for !u.done {
@@ -185,7 +163,9 @@ func (u *upload) run(ctx context.Context) error {
 			continue
 		}
 		if err := u.failed(ctx, err, u.offset > before); err != nil {
-			u.abandon(context.WithoutCancel(ctx))
+			if !u.keeps(ctx, err) {
+				u.abandon(context.WithoutCancel(ctx))
+			}
 			return err
 		}
 	}
@@ -267,6 +247,7 @@ func (u *upload) finish(ctx context.Context, size int64) error {
 	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != u.desc.Digest.String() {
 		return errs.InvalidArgument("registry %s took blob %s in as %s", u.repo.host, u.desc.Digest, got)
 	}
+	u.moved(nil)
 	return nil
 }
 
@@ -323,6 +304,11 @@ func (u *upload) failed(ctx context.Context, err error, progress bool) error {
 	}
 	var refused *ResponseError
 	answered := errors.As(err, &refused)
+	if answered && u.old && !overloaded(refused.Status) { // whatever it has there, it is not what we think
+		u.abandon(ctx)
+		u.offset, u.resumed = 0, 0
+		return nil
+	}
 	stale := answered && (refused.Status == http.StatusNotFound || refused.Status == http.StatusRequestedRangeNotSatisfiable ||
 		refused.Code == "BLOB_UPLOAD_UNKNOWN" || refused.Code == "BLOB_UPLOAD_INVALID" || refused.Code == "RANGE_INVALID")
 	passing := stale || !answered && errors.Is(err, errdefs.ErrUnavailable) || answered && overloaded(refused.Status)
@@ -335,50 +321,9 @@ func (u *upload) failed(ctx context.Context, err error, progress bool) error {
 	return u.resume(ctx)
 }
 
-// resume asks the registry how much it has. Where it does not know any more,
-// the upload starts again.
-func (u *upload) resume(ctx context.Context) error {
-	if u.location == nil {
-		return nil
-	}
-	resp, err := u.repo.send(ctx, call{method: http.MethodGet, url: u.location, actions: pushing})
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if has, ok := received(resp.Header); ok && has > 0 && has <= u.desc.Size &&
-		(resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusOK) {
-		u.begun(resp)
-		u.offset = has
-		u.resumed += has
-		u.tell(has)
-		return nil
-	}
-	// The answer to a finished upload may be what was lost.
-	if there, err := u.repo.hasBlob(ctx, u.desc); err == nil && there {
-		u.done = true
-		return nil
-	}
-	u.abandon(ctx)
-	u.offset = 0
-	return nil
-}
-
 func tooMuch(err error) bool {
 	var refused *ResponseError
 	return errors.As(err, &refused) && refused.Status == http.StatusRequestEntityTooLarge
-}
-
-// received reads how many bytes of an upload a registry has. It is unknown
-// after "0-0", which registries say for one byte and for none.
-func received(h http.Header) (int64, bool) {
-	value := strings.TrimPrefix(h.Get("Range"), "bytes=")
-	from, to, ok := strings.Cut(value, "-")
-	last, err := strconv.ParseInt(to, 10, 64)
-	if !ok || from != "0" || err != nil || last <= 0 {
-		return 0, false
-	}
-	return last + 1, true
 }
 
 // sourceError is the caller's own failure to give the bytes.
