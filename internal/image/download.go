@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/content"
 	"github.com/gantry-containers/gantry/internal/registry"
+	"github.com/gantry-containers/gantry/internal/snapshot"
 )
 
 // download brings a blob into the store and has it used on its way, as one
@@ -139,7 +140,8 @@ const blameLimit = 64 << 20
 // blame finds the cause of a layer that cannot be unpacked: more often than
 // not its blob is not the one that was asked for, and that is the thing to say.
 func blame(err error, rest io.Reader, commit func() error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	full := errors.Is(err, syscall.ENOSPC) && !errors.Is(err, snapshot.ErrNoRoom) // that may be a bomb's doing
+	if errors.Is(err, context.Canceled) || full || errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
 	n, cut := io.Copy(io.Discard, io.LimitReader(rest, blameLimit))

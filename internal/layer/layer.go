@@ -64,6 +64,10 @@ type UnpackOptions struct {
 	// The archive may end right behind the content of a file then, as those
 	// of umoci do, for nothing can have been cut off.
 	Verified bool
+	// Room, when set, is asked before anything is written to the disk, how many
+	// bytes may be until it is asked again. What is a hole in a file does not
+	// count, an entry counts for a block. Its error ends the unpacking.
+	Room func() (int64, error)
 }
 
 // Result says what Unpack found.

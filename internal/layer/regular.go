@@ -62,13 +62,7 @@ func (u *unpacker) fill(fd int, hdr *tar.Header, content io.Reader) error {
 			return &entryError{archiveError(err)}
 		}
 		left -= int64(len(chunk))
-		var err error
-		if hole > 0 {
-			err = writeSparse(fd, chunk, hole)
-		} else {
-			err = writeAll(fd, chunk)
-		}
-		if err != nil {
+		if err := u.write(fd, chunk, hole); err != nil {
 			return err
 		}
 		if u.ctx.Err() != nil {
@@ -76,6 +70,42 @@ func (u *unpacker) fill(fd int, hdr *tar.Header, content io.Reader) error {
 		}
 	}
 	return nil
+}
+
+// write writes a part of a file, with holes of the given size if that is not 0.
+func (u *unpacker) write(fd int, chunk []byte, hole int) error {
+	if hole > 0 {
+		return u.writeSparse(fd, chunk, hole)
+	}
+	if err := u.take(int64(len(chunk))); err != nil {
+		return err
+	}
+	return writeAll(fd, chunk)
+}
+
+// take asks for room for so many bytes where there may be none.
+func (u *unpacker) take(n int64) error {
+	if u.opts.Room == nil {
+		return nil
+	}
+	if u.room -= n; u.room > 0 {
+		return nil
+	}
+	room, err := u.opts.Room()
+	if err != nil {
+		return &entryError{err}
+	}
+	u.room = room
+	return nil
+}
+
+// entrySize is what an entry takes on the disk besides its content, roughly.
+func entrySize(hdr *tar.Header) int64 {
+	size := int64(holeBlock)
+	for _, value := range hdr.PAXRecords {
+		size += int64(len(value))
+	}
+	return size
 }
 
 func isSparse(hdr *tar.Header) bool {
@@ -98,7 +128,7 @@ const (
 var zeros [64 << 10]byte // never written to
 
 // writeSparse writes p at the position of fd, seeking over blocks of zeros.
-func writeSparse(fd int, p []byte, block int) error {
+func (u *unpacker) writeSparse(fd int, p []byte, block int) error {
 	for len(p) > 0 {
 		n := 0
 		hole := false
@@ -116,7 +146,7 @@ func writeSparse(fd int, p []byte, block int) error {
 			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
 				return err
 			}
-		} else if err := writeAll(fd, p[:n]); err != nil {
+		} else if err := u.write(fd, p[:n], 0); err != nil {
 			return err
 		}
 		p = p[n:]

@@ -65,6 +65,7 @@ type unpacker struct {
 	owner    Owner // what a new file belongs to
 	buf      []byte
 	result   Result
+	room     int64               // bytes that may be written before opts.Room is asked
 	unpacked map[string]struct{} // with Remove: what this archive made, by real path
 }
 
@@ -141,6 +142,9 @@ func cleanName(name string) (string, error) {
 func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
+	}
+	if err := u.take(entrySize(hdr)); err != nil {
+		return u.explain(hdr.Name, err)
 	}
 	name := hdr.Name
 	if u.opts.Whiteouts == Literal {

@@ -223,7 +223,9 @@ func (s *store) fill(ctx context.Context, tmp string, diffID digest.Digest, tar 
 	}
 	defer root.Close()
 	digester := diffID.Algorithm().Digester()
-	result, err := layer.Unpack(ctx, root, io.TeeReader(tar, digester.Hash()), layer.UnpackOptions{Whiteouts: s.whiteouts, Verified: true})
+	result, err := layer.Unpack(ctx, root, io.TeeReader(tar, digester.Hash()), layer.UnpackOptions{
+		Whiteouts: s.whiteouts, Verified: true, Room: (&room{dir: tree}).look,
+	})
 	if err != nil {
 		return layerMeta{}, err
 	}
