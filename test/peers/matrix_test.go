@@ -15,15 +15,21 @@ import (
 // room is where the tools of others keep what they work on.
 type room struct {
 	*fixture
-	dir  string
-	tree string // what every image of the test holds
-	text string // of its file
+	dir     string
+	runroot string // of buildah and podman, which takes no long path
+	tree    string // what every image of the test holds
+	text    string // of its file
 }
 
 func newRoom(f *fixture) *room {
 	f.Helper()
 	r := &room{fixture: f, dir: f.TempDir(), text: strings.Repeat("what is in it\n", 1000)}
 	r.tree = filepath.Join(r.dir, "tree")
+	var err error
+	if r.runroot, err = os.MkdirTemp("", "room-"); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { os.RemoveAll(r.runroot) })
 	if err := os.MkdirAll(filepath.Join(r.tree, "etc"), 0o755); err != nil {
 		f.Fatal(err)
 	}
@@ -49,8 +55,27 @@ func (r *room) run(t *testing.T, program string, args ...string) string {
 // buildah runs it with a storage of its own.
 func (r *room) buildah(t *testing.T, args ...string) string {
 	t.Helper()
-	at := []string{"--root", filepath.Join(r.dir, "buildah"), "--runroot", filepath.Join(r.dir, "buildah-run"), "--storage-driver", "vfs"}
-	return r.run(t, "buildah", append(at, args...)...)
+	return r.inStorage(t, "buildah", args...)
+}
+
+// inStorage runs buildah or podman, which share their storage.
+func (r *room) inStorage(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	at := []string{"--root", filepath.Join(r.dir, "buildah"), "--runroot", r.runroot, "--storage-driver", "vfs"}
+	return r.run(t, program, append(at, args...)...)
+}
+
+// built builds an image with buildah and has it pushed by that or by podman.
+func (r *room) built(pusher string, more ...string) func(*testing.T, string) {
+	return func(t *testing.T, name string) {
+		id := r.buildah(t, "from", "scratch")
+		r.buildah(t, "copy", "-q", id, r.tree, "/")
+		r.buildah(t, "config", "--cmd", "/etc/motd", id)
+		r.buildah(t, "commit", "-q", id, name)
+		r.buildah(t, "rm", id)
+		r.inStorage(t, pusher, append(append([]string{"push", "-q", "--tls-verify=false"}, more...), name)...)
+		r.buildah(t, "rmi", name)
+	}
 }
 
 // layout makes an image as umoci does, in a layout of its own.
@@ -91,15 +116,7 @@ func (r *room) makers() map[string]func(t *testing.T, name string) {
 		"umoci":       skopeo(),
 		"skopeo-v2s2": skopeo("--format", "v2s2"),
 		"skopeo-zstd": skopeo("--dest-compress-format", "zstd"),
-		"buildah": func(t *testing.T, name string) {
-			id := r.buildah(t, "from", "scratch")
-			r.buildah(t, "copy", "-q", id, r.tree, "/")
-			r.buildah(t, "config", "--cmd", "/etc/motd", id)
-			r.buildah(t, "commit", "-q", id, name)
-			r.buildah(t, "rm", id)
-			r.buildah(t, "push", "-q", "--tls-verify=false", name)
-			r.buildah(t, "rmi", name)
-		},
+		"buildah":     r.built("buildah"),
 	}
 }
 
