@@ -24,30 +24,11 @@ import (
 // and the other, which is told of it, pulls from it.
 func TestNeighboursPullFromOneAnother(t *testing.T) {
 	ctx := context.Background()
-	depot, err := directory.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer depot.Close()
-	registry := httptest.NewServer(serve.New(serve.Options{Depot: depot}))
-	defer registry.Close()
-	name := strings.TrimPrefix(registry.URL, "http://") + "/team/app:v1"
-	address := freeAddress(t)
-
-	giver := startEngine(t, ctx, "--serve-images", address)
+	registry, address, name, want := serving(t, ctx)
 	taker := startEngine(t, ctx, "--neighbour", address)
-	if err := giver.ImportBusybox(); err != nil {
-		t.Fatal(err)
-	}
-	must(t, giver, "tag", "busybox", name)
-	must(t, giver, "push", name)
-	must(t, giver, "rmi", name)
-	must(t, giver, "pull", name)
-	want := must(t, giver, "image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", name)
-
 	registry.Close() // nobody but the neighbour has it now
 	must(t, taker, "pull", name)
-	if got := must(t, taker, "image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", name); got != want {
+	if got := identity(t, taker, name); got != want {
 		t.Errorf("the neighbour's image is %s, want %s", got, want)
 	}
 	if out := must(t, taker, "run", "--rm", "--network", "none", name, "echo", "ran"); out != "ran" {
@@ -56,20 +37,18 @@ func TestNeighboursPullFromOneAnother(t *testing.T) {
 	readOnly(t, address, name)
 }
 
-// What a person would lose: every pull, because one machine of the many has a
-// broken disk or a bad owner. A neighbour that sends other bytes than were asked
-// for is passed over and named, and the next one or the registry is asked.
-func TestLyingNeighbourIsPassedOver(t *testing.T) {
-	ctx := context.Background()
+// serving is an engine that serves, at an address, an image that it pulled by
+// its name from a registry.
+func serving(t *testing.T, ctx context.Context) (registry *httptest.Server, address, name, id string) {
+	t.Helper()
 	depot, err := directory.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer depot.Close()
-	registry := httptest.NewServer(serve.New(serve.Options{Depot: depot}))
-	defer registry.Close()
-	name := strings.TrimPrefix(registry.URL, "http://") + "/team/app:v1"
-	address := freeAddress(t)
+	registry = httptest.NewServer(serve.New(serve.Options{Depot: depot}))
+	t.Cleanup(func() { registry.Close(); depot.Close() })
+	name = strings.TrimPrefix(registry.URL, "http://") + "/team/app:v1"
+	address = freeAddress(t)
 	giver := startEngine(t, ctx, "--serve-images", address)
 	if err := giver.ImportBusybox(); err != nil {
 		t.Fatal(err)
@@ -78,8 +57,20 @@ func TestLyingNeighbourIsPassedOver(t *testing.T) {
 	must(t, giver, "push", name)
 	must(t, giver, "rmi", name)
 	must(t, giver, "pull", name)
-	want := must(t, giver, "image", "inspect", "-f", "{{.Id}}", name)
+	return registry, address, name, identity(t, giver, name)
+}
 
+func identity(t *testing.T, e *enginetest.Engine, name string) string {
+	t.Helper()
+	return must(t, e, "image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", name)
+}
+
+// What a person would lose: every pull, because one machine of the many has a
+// broken disk or a bad owner. A neighbour that sends other bytes than were asked
+// for is passed over and named, and the next one or the registry is asked.
+func TestLyingNeighbourIsPassedOver(t *testing.T) {
+	ctx := context.Background()
+	_, address, name, want := serving(t, ctx)
 	liar := httptest.NewServer(lies(t, address))
 	defer liar.Close()
 	lying := strings.TrimPrefix(liar.URL, "http://")
@@ -89,7 +80,7 @@ func TestLyingNeighbourIsPassedOver(t *testing.T) {
 		if !strings.Contains(out, lying+" sent something else than blob sha256:") {
 			t.Errorf("the pull said:\n%s", out)
 		}
-		if got := must(t, taker, "image", "inspect", "-f", "{{.Id}}", name); got != want {
+		if got := identity(t, taker, name); got != want {
 			t.Errorf("pulled %s, want %s", got, want)
 		}
 		if out := must(t, taker, "run", "--rm", "--network", "none", name, "echo", "ran"); out != "ran" {
