@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/therootcompany/xz"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/layer/inflate"
@@ -25,9 +25,9 @@ const (
 	Bzip2 Compression = "bzip2"
 )
 
-// A frame that asks for more memory than this to be unpacked is refused;
-// zstd -19 needs 8 MB, --ultra -22 128 MB.
-const maxZstdWindow = 128 << 20
+// What asks for more memory than this to be unpacked is refused: zstd -19 needs
+// 8 MB, --ultra -22 128 MB, xz -9 64 MB.
+const maxWindow = 128 << 20
 
 // Detect tells the compression from the first bytes of a stream; six suffice.
 func Detect(head []byte) Compression {
@@ -64,12 +64,12 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		out, err = inflate.NewReader(br)
 	case Zstd:
 		var d *zstd.Decoder
-		if d, err = zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2)); err == nil {
+		if d, err = zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2)); err == nil {
 			out = d.IOReadCloser()
 		}
 	case Xz:
 		var x *xz.Reader
-		if x, err = xz.NewReader(br); err == nil {
+		if x, err = xz.NewReader(br, maxWindow); err == nil {
 			out = io.NopCloser(x)
 		}
 	case Bzip2:

@@ -210,15 +210,7 @@ func TestDecompress(t *testing.T) {
 		None: {"cat"}, Gzip: {"gzip", "-c"}, Zstd: {"zstd", "-qc"}, Xz: {"xz", "-c"}, Bzip2: {"bzip2", "-c"},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
-			if _, err := exec.LookPath(tool[0]); err != nil {
-				t.Skip("no " + tool[0])
-			}
-			cmd := exec.Command(tool[0], tool[1:]...)
-			cmd.Stdin = bytes.NewReader(plain)
-			packed, err := cmd.Output()
-			if err != nil {
-				t.Skipf("%s cannot compress: %v", tool[0], err)
-			}
+			packed := packed(t, string(plain), tool...)
 			r, got, err := Decompress(bytes.NewReader(packed))
 			if err != nil || got != kind {
 				t.Fatalf("%s, %v", got, err)
