@@ -62,7 +62,7 @@ func (m *Manager) resolveMounts(ctx context.Context, c *Container, shallow bool)
 		}
 	}
 	for destination := range rec.Config.Volumes {
-		mnt, err := parseBind(destination, rec.HostConfig.VolumeDriver)
+		mnt, err := anonymousVolume(destination, rec.HostConfig.VolumeDriver)
 		if err != nil {
 			return err
 		}

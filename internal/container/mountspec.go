@@ -50,6 +50,17 @@ func parseBind(raw, volumeDriver string) (Mount, error) {
 	return m, nil
 }
 
+// anonymousVolume is a volume without a name, at a place that the image or the
+// user declares. All of it is the place, whatever is in it: images come from
+// anywhere, and one that says "/etc:/x" must not get the host's /etc.
+func anonymousVolume(destination, volumeDriver string) (Mount, error) {
+	spec := mount.Mount{Type: mount.TypeVolume, Target: path.Join("/", destination)}
+	if volumeDriver != "" {
+		spec.VolumeOptions = &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: volumeDriver}}
+	}
+	return parseMount(spec)
+}
+
 func applyMode(spec *mount.Mount, option string) {
 	switch {
 	case option == "ro":

@@ -44,6 +44,20 @@ func TestBadBindsAreRefused(t *testing.T) {
 	}
 }
 
+// What an image declares as its volumes comes from anywhere: none of it is a
+// directory of the host.
+func TestDeclaredVolumesAreAnonymous(t *testing.T) {
+	for in, want := range map[string]string{"/data": "/data", "/data/": "/data", "data": "/data", "/etc:/x": "/etc:/x", "/etc:/x:ro": "/etc:/x:ro", "name:/x": "/name:/x", "../x": "/x"} {
+		m, err := anonymousVolume(in, "")
+		if err != nil || m.Type != mount.TypeVolume || m.Name != "" || m.Source != "" || m.Destination != want || !m.RW || !m.CopyUp {
+			t.Errorf("%q: %+v %v", in, m, err)
+		}
+	}
+	if m, err := anonymousVolume("/", ""); err == nil {
+		t.Errorf("the root is a volume: %+v", m)
+	}
+}
+
 func FuzzParseBind(f *testing.F) {
 	for _, s := range []string{"/a:/b:ro", "v:/b", "/b", "a:b:c:d", ":::", "/a:/b:rslave,Z,nocopy,cached"} {
 		f.Add(s)
