@@ -251,19 +251,14 @@ func matchState(_ context.Context, f filter.Args) (match, error) {
 }
 
 func matchName(_ context.Context, f filter.Args) (match, error) {
-	names, err := patterns(f, "name")
-	if err != nil {
-		return nil, err
-	}
 	return func(_ *Container, rec *Record) bool {
-		if f.Has("id") && !slices.ContainsFunc(f.Get("id"), func(id string) bool { return strings.HasPrefix(rec.ID, id) }) {
-			return false
-		}
 		// A name may be given with the slash the API shows it with.
-		return names == nil || names(rec.Name) || names("/"+rec.Name)
+		return f.Match("id", rec.ID) && (f.Match("name", rec.Name) || f.Match("name", "/"+rec.Name))
 	}, nil
 }
 
+// matchPorts holds for containers that run and have one of the ports, published
+// at that port of the host or exposed in the container.
 func matchPorts(_ context.Context, f filter.Args) (match, error) {
 	exposed, err := portFilter(f.Get("expose"))
 	if err != nil {
@@ -273,38 +268,39 @@ func matchPorts(_ context.Context, f filter.Args) (match, error) {
 	if err != nil {
 		return nil, errs.InvalidArgument("invalid filter 'publish': %w", err)
 	}
+	if exposed == nil && published == nil {
+		return nil, nil
+	}
 	return func(_ *Container, rec *Record) bool {
-		if exposed != nil && !anyPort(rec.Config.ExposedPorts, exposed) {
-			return false
+		for _, p := range portSummaries(rec, networkSettings(rec).Ports) {
+			if published[portKey{p.PublicPort, p.Type}] || exposed[portKey{p.PrivatePort, p.Type}] {
+				return true
+			}
 		}
-		return published == nil || anyPort(rec.HostConfig.PortBindings, published)
+		return false
 	}, nil
 }
 
-func portFilter(values []string) (map[network.Port]bool, error) {
-	var ports map[network.Port]bool
+type portKey struct {
+	number uint16
+	kind   string // tcp, udp, sctp
+}
+
+func portFilter(values []string) (map[portKey]bool, error) {
+	var ports map[portKey]bool
 	for _, v := range values {
 		r, err := network.ParsePortRange(v)
 		if err != nil {
 			return nil, err
 		}
 		if ports == nil {
-			ports = map[network.Port]bool{}
+			ports = map[portKey]bool{}
 		}
 		for p := range r.All() {
-			ports[p] = true
+			ports[portKey{p.Num(), string(p.Proto())}] = true
 		}
 	}
 	return ports, nil
-}
-
-func anyPort[V any](have map[network.Port]V, want map[network.Port]bool) bool {
-	for p := range have {
-		if want[p] {
-			return true
-		}
-	}
-	return false
 }
 
 // matchUse holds for containers that use one of the volumes or networks named.

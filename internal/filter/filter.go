@@ -4,6 +4,7 @@ package filter
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -72,17 +73,14 @@ func (a Args) ExactMatch(key, value string) bool {
 	return !a.Has(key) || slices.Contains(a[key], value)
 }
 
-// Match tells whether one of the given values is part of value, or none was given.
+// Match tells whether value is one of those given or matches one of them as a
+// regular expression, or none was given. What is no regular expression is no
+// error: it may be meant as it is.
 func (a Args) Match(key, value string) bool {
-	if !a.Has(key) {
-		return true
-	}
-	for _, want := range a[key] {
-		if strings.Contains(value, want) {
-			return true
-		}
-	}
-	return false
+	return a.ExactMatch(key, value) || slices.ContainsFunc(a[key], func(want string) bool {
+		re, err := regexp.Compile(want)
+		return err == nil && re.MatchString(value)
+	})
 }
 
 // MatchKV tells whether the labels hold every "name" or "name=value" given.

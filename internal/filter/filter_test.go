@@ -32,6 +32,24 @@ func TestBadFiltersAreRefused(t *testing.T) {
 	}
 }
 
+// Scripts ask for exactly one name with ^name$.
+func TestMatchIsARegularExpression(t *testing.T) {
+	for _, test := range []struct {
+		want, value string
+		matches     bool
+	}{
+		{"web", "my-web-1", true}, {"^web$", "my-web-1", false}, {"^web$", "web", true}, {"^web|^db", "db2", true},
+		{"a[", "a[", true}, {"a[", "a", false}, {"", "anything", true},
+	} {
+		if got := (Args{"name": {test.want}}).Match("name", test.value); got != test.matches {
+			t.Errorf("name=%s of %s: %v", test.want, test.value, got)
+		}
+	}
+	if !(Args{}).Match("name", "x") {
+		t.Error("no filter does not match")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", `{"label":["a"]}`, `{"label":{"a":true}}`, `{"":[]}`, "null"} {
 		f.Add(s)
