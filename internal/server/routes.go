@@ -111,6 +111,14 @@ func routes() []route {
 
 		{method: post, pattern: "/build/prune", since: 1_31, handle: (*Server).pruneBuildCache},
 
+		{method: get, pattern: "/plugins", since: 1_25, handle: (*Server).listPlugins},
+		{method: get, pattern: "/swarm", handle: (*Server).noSwarm},
+		{method: get, pattern: "/nodes", handle: (*Server).noSwarm},
+		{method: get, pattern: "/services", handle: (*Server).noSwarm},
+		{method: get, pattern: "/tasks", handle: (*Server).noSwarm},
+		{method: get, pattern: "/secrets", since: 1_25, handle: (*Server).noSwarm},
+		{method: get, pattern: "/configs", since: 1_30, handle: (*Server).noSwarm},
+
 		{method: get, pattern: "/debug/vars", access: accessDebug, handle: (*Server).debugVars},
 		{method: get, pattern: "/debug/pprof/{name}", access: accessDebug, handle: (*Server).debugProfile},
 	}
