@@ -50,7 +50,7 @@ func (m *Manager) markRoot(id string) error {
 func withoutOwn(changes []snapshot.Change) []snapshot.Change {
 	own := map[string]bool{}
 	for _, path := range []string{"/" + marker, "/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys",
-		"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"} {
+		"/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"} {
 		own[path] = true
 	}
 	kept := make([]snapshot.Change, 0, len(changes))

@@ -92,6 +92,9 @@ type Container struct {
 	// Base, when set, is the empty mount namespace of NewBase, which may be shared
 	// by any number of containers. It makes Start quicker.
 	Base *os.File
+	// Mtab gives a root that has an /etc the link /etc/mtab, which old programs
+	// read the mounts from. What the image has there stays.
+	Mtab bool
 	// NoPivot enters the root with a move and chroot instead of pivot_root, for
 	// hosts whose root is a ramdisk.
 	NoPivot bool

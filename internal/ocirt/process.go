@@ -22,7 +22,7 @@ func checkProcess(p *specs.Process) error {
 	case len(p.Args) == 0:
 		return errs.InvalidArgument("the process has no arguments: there is nothing to execute")
 	case p.Args[0] == "":
-		return errs.InvalidArgument("the name of the program to execute is empty")
+		return &ExecError{Errno: unix.ENOENT, Searched: true}
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return errs.InvalidArgument("working directory %q is not an absolute path", p.Cwd)
 	}

@@ -84,6 +84,9 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 		b.enterBase()
 	}
 	b.attachRoot(propagation, b.attachPoint(c))
+	if c.Mtab {
+		b.linkMtab()
+	}
 	if err := b.mountAll(); err != nil {
 		return err
 	}
@@ -196,6 +199,16 @@ func (b *builder) enterRoot(noPivot bool) {
 		b.Sys(unix.SYS_UMOUNT2, dot, spawn.Int(unix.MNT_DETACH))
 	}
 	b.Sys(unix.SYS_CHDIR, b.Str("/"))
+}
+
+// linkMtab comes before all mounts: what is mounted on /etc is not the image's.
+func (b *builder) linkMtab() {
+	next := b.NewLabel()
+	b.Doing("make", "/etc/mtab")
+	b.inRoot(b.temp, "/etc", unix.O_PATH|unix.O_DIRECTORY).Else(next, unix.ENOENT, unix.ENOTDIR, unix.ELOOP)
+	b.Sys(unix.SYS_SYMLINKAT, b.Str("/proc/mounts"), spawn.Val(b.temp), b.Str("mtab")).Ignore(unix.EEXIST, unix.EROFS)
+	b.shut(b.temp)
+	b.Mark(next)
 }
 
 // makeReadonly makes read-only what has been written to until now.

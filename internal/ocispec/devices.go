@@ -66,12 +66,13 @@ func rule(kind string, major, minor int64, access string) specs.LinuxDeviceCgrou
 }
 
 // standardDevices may be used in every container: all nodes may be made, and
-// null, zero, full, random, urandom, tty, console, ptmx and pts used.
+// null, zero, full, random, urandom, tty, console, ptmx, pts and net/tun used.
 func standardDevices() []specs.LinuxDeviceCgroup {
 	return []specs.LinuxDeviceCgroup{
 		rule("c", -1, -1, "m"), rule("b", -1, -1, "m"),
 		rule("c", 1, 3, "rwm"), rule("c", 1, 5, "rwm"), rule("c", 1, 7, "rwm"), rule("c", 1, 8, "rwm"), rule("c", 1, 9, "rwm"),
 		rule("c", 5, 0, "rwm"), rule("c", 5, 1, "rwm"), rule("c", 5, 2, "rwm"), rule("c", 136, -1, "rwm"),
+		rule("c", 10, 200, "rwm"),
 	}
 }
 

@@ -78,7 +78,8 @@ func (r rule) all() bool { return r.kind == 'a' }
 
 // defaultDevices are those every container may use, config-linux.md, "Default
 // Devices", with the terminals behind /dev/ptmx. Making a node of any device is
-// harmless as long as it cannot be opened.
+// harmless as long as it cannot be opened. That of /dev/net/tun, which every
+// runtime allows, is for programs that make their tunnels with CAP_NET_ADMIN.
 func defaultDevices() []rule {
 	allow := func(kind byte, major, minor int64, p perm) rule {
 		return rule{device{kind, major, minor}, true, p}
@@ -95,6 +96,7 @@ func defaultDevices() []rule {
 		allow('c', 5, 1, permAll),      // console
 		allow('c', 5, 2, permAll),      // ptmx
 		allow('c', 136, wild, permAll), // pts/*
+		allow('c', 10, 200, permAll),   // net/tun
 	}
 }
 
