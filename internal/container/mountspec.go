@@ -65,12 +65,15 @@ func applyMode(spec *mount.Mount, option string) {
 	switch {
 	case option == "ro":
 		spec.ReadOnly = true
-	case option == "nocopy" && spec.Type == mount.TypeVolume:
+	case option == "nocopy" || option == "copy": // of a bind, parseMount refuses it
 		if spec.VolumeOptions == nil {
 			spec.VolumeOptions = &mount.VolumeOptions{}
 		}
-		spec.VolumeOptions.NoCopy = true
-	case isPropagation(option) && spec.Type == mount.TypeBind:
+		spec.VolumeOptions.NoCopy = option == "nocopy"
+	case isPropagation(option): // of a volume, parseMount refuses it
+		if spec.BindOptions == nil {
+			spec.BindOptions = &mount.BindOptions{}
+		}
 		spec.BindOptions.Propagation = mount.Propagation(option)
 	}
 }
@@ -146,9 +149,9 @@ func checkMount(spec *mount.Mount) error {
 	case spec.Target == "":
 		return invalidMount(spec, "field Target must not be empty")
 	case !path.IsAbs(spec.Target):
-		return invalidMount(spec, "mount path must be absolute")
+		return relativeMount(spec, spec.Target)
 	case path.Clean(spec.Target) == "/":
-		return invalidMount(spec, "destination can't be '/'")
+		return invalidMount(spec, "invalid specification: destination can't be '/'")
 	case spec.Type != mount.TypeBind && spec.BindOptions != nil:
 		return invalidMount(spec, "field BindOptions must not be specified")
 	case spec.Type != mount.TypeVolume && spec.VolumeOptions != nil:
@@ -185,7 +188,7 @@ func checkBind(spec *mount.Mount) error {
 	case spec.Source == "":
 		return invalidMount(spec, "field Source must not be empty")
 	case !path.IsAbs(spec.Source):
-		return invalidMount(spec, "mount path must be absolute")
+		return relativeMount(spec, spec.Source)
 	}
 	if o := spec.BindOptions; o != nil && o.Propagation != "" && !isPropagation(string(o.Propagation)) {
 		return invalidMount(spec, "invalid propagation mode: "+string(o.Propagation))
@@ -206,6 +209,10 @@ func checkVolume(spec *mount.Mount) error {
 		}
 	}
 	return nil
+}
+
+func relativeMount(spec *mount.Mount, place string) error {
+	return invalidMount(spec, "invalid mount path: '"+place+"' mount path must be absolute")
 }
 
 func invalidMount(spec *mount.Mount, why string) error {

@@ -71,6 +71,8 @@ func validateCPU(r *api.Resources) error {
 		return errs.InvalidArgument("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
 	case r.NanoCPUs < 0 || r.NanoCPUs > int64(cpus)*1e9:
 		return errs.InvalidArgument("range of CPUs is from 0.01 to %[1]d.00, as there are only %[1]d CPUs available", cpus)
+	case r.CPUShares < 0:
+		return errs.InvalidArgument("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return errs.InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:

@@ -8,12 +8,14 @@ import (
 
 	"github.com/docker/go-units"
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/sys/signal"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/ocispec"
+	"github.com/gantry-containers/gantry/internal/ocispec/resolv"
 )
 
 // applyDefaults fills in what the engine decides where the user did not, and
@@ -202,15 +204,43 @@ func (m *Manager) validateHostConfig(h *api.HostConfig) error {
 	if _, err := m.runtime(h.Runtime); err != nil {
 		return err
 	}
-	for _, options := range h.Tmpfs {
-		if err := ocispec.ValidateTmpfs(options); err != nil {
+	for destination, options := range h.Tmpfs {
+		if err := ocispec.ValidateTmpfs(destination, options); err != nil {
 			return err
 		}
+	}
+	for key := range h.StorageOpt {
+		if key != "size" {
+			return errs.InvalidArgument("Unknown option %s", key)
+		}
+	}
+	if err := validateAddresses(h); err != nil {
+		return err
 	}
 	if err := m.validateLinks(h); err != nil {
 		return err
 	}
 	return m.validateNamespaces(h)
+}
+
+// validateAddresses checks what would otherwise be found when it starts.
+func validateAddresses(h *api.HostConfig) error {
+	for _, extra := range h.ExtraHosts {
+		if _, _, err := resolv.SplitExtraHost(extra); err != nil {
+			return errs.InvalidArgument("%w", err)
+		}
+	}
+	for _, bindings := range h.PortBindings {
+		for _, b := range bindings {
+			if b.HostPort == "" {
+				continue
+			}
+			if _, err := network.ParsePortRange(b.HostPort); err != nil {
+				return errs.InvalidArgument("invalid port specification: %q", b.HostPort)
+			}
+		}
+	}
+	return nil
 }
 
 func (m *Manager) validateNamespaces(h *api.HostConfig) error {
@@ -258,7 +288,13 @@ func validateNetwork(o *CreateOptions) error {
 	case h.NetworkMode.IsHost() && len(h.Links) > 0:
 		return conflict("host type networking can't be used with links. This would result in undefined behavior")
 	}
-	if o.NetworkingConfig == nil || h.NetworkMode.IsUserDefined() {
+	if o.NetworkingConfig == nil {
+		return nil
+	}
+	if err := validateCompany(h.NetworkMode, o.NetworkingConfig.EndpointsConfig); err != nil {
+		return err
+	}
+	if h.NetworkMode.IsUserDefined() {
 		return nil
 	}
 	if ep := o.NetworkingConfig.EndpointsConfig[string(h.NetworkMode)]; ep != nil {
@@ -267,6 +303,26 @@ func validateNetwork(o *CreateOptions) error {
 		}
 		if len(ep.Aliases) > 0 {
 			return errs.InvalidArgument("invalid config for network %s: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks", h.NetworkMode)
+		}
+	}
+	return nil
+}
+
+// validateCompany refuses networks beside one that cannot have any.
+func validateCompany(mode api.NetworkMode, endpoints map[string]*network.EndpointSettings) error {
+	modes := []api.NetworkMode{mode}
+	for name := range endpoints {
+		if name != string(mode) {
+			modes = append(modes, api.NetworkMode(name))
+		}
+	}
+	for _, one := range modes {
+		switch {
+		case len(modes) == 1:
+		case one.IsHost() || one.IsContainer():
+			return errs.InvalidArgument("container sharing network namespace with another container or host cannot be connected to any other network")
+		case one.IsNone():
+			return errs.InvalidArgument("container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		}
 	}
 	return nil

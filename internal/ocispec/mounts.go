@@ -105,9 +105,6 @@ func userMounts(in *Input) ([]specs.Mount, error) {
 		list = append(list, m)
 	}
 	for destination, options := range in.HostConfig.Tmpfs {
-		if clean(destination) == "/" {
-			return nil, invalid("invalid specification: destination can't be '/'")
-		}
 		list = append(list, tmpfs(clean(destination), splitOptions(options)))
 	}
 	sort.SliceStable(list, func(i, j int) bool {
@@ -207,9 +204,15 @@ func adaptPropagation(s *specs.Spec, m *Mount) {
 	}
 }
 
-// ValidateTmpfs checks the options of a tmpfs as --tmpfs takes them: flags of
+// ValidateTmpfs checks a tmpfs as --tmpfs takes it: its place, and options: flags of
 // mount(8) and the settings of tmpfs(5) that a container may choose.
-func ValidateTmpfs(options string) error {
+func ValidateTmpfs(destination, options string) error {
+	if !strings.HasPrefix(destination, "/") {
+		return invalid("invalid mount path: '%s' mount path must be absolute", destination)
+	}
+	if clean(destination) == "/" {
+		return invalid("invalid specification: destination can't be '/'")
+	}
 	for _, option := range splitOptions(options) {
 		name, _, setting := strings.Cut(option, "=")
 		switch name {

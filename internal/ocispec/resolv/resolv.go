@@ -1,12 +1,15 @@
 // Package resolv writes the three files a container finds its way by:
 // /etc/hosts, /etc/resolv.conf and /etc/hostname.
 //
-// It turns settings into bytes; it reads the host's resolv.conf and nothing else.
+// It turns settings into bytes; it reads the host's resolv.conf and hosts and
+// nothing else.
 package resolv
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,18 +27,25 @@ type Config struct {
 	HostNetwork          bool // the container sees the host's interfaces, loopback resolvers included
 }
 
-// Where the host's name servers are found: the usual place, and the real ones
+// Where the host's names and name servers are found: the usual place, and the real ones
 // behind systemd's stub, which a container cannot reach.
 const (
 	hostFile    = "/etc/resolv.conf"
+	hostsFile   = "/etc/hosts"
 	systemdFile = "/run/systemd/resolve/resolv.conf"
 )
 
 // fallback name servers, for a host all of whose are on its loopback.
 const fallback = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
-// Hosts returns /etc/hosts.
+// Hosts returns /etc/hosts. Who sees the host's interfaces knows the host's
+// names, unless names are given, which may be others for the same.
 func Hosts(c *Config) ([]byte, error) {
+	if c.HostNetwork && len(c.ExtraHosts) == 0 {
+		if hosts, err := os.ReadFile(hostsFile); !errors.Is(err, fs.ErrNotExist) {
+			return hosts, err
+		}
+	}
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
 		"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
@@ -87,9 +97,6 @@ func SplitExtraHost(s string) (name, addr string, err error) {
 
 // Hostname returns /etc/hostname.
 func Hostname(c *Config) []byte {
-	if c.Domainname != "" {
-		return []byte(c.Hostname + "." + c.Domainname + "\n")
-	}
 	return []byte(c.Hostname + "\n")
 }
 

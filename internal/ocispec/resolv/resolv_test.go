@@ -2,6 +2,7 @@ package resolv
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 )
@@ -26,6 +27,20 @@ func TestHosts(t *testing.T) {
 	}
 	if _, err := Hosts(&Config{ExtraHosts: []string{"up:host-gateway"}}); err == nil {
 		t.Error("host-gateway without a gateway")
+	}
+}
+
+func TestHostsOfTheHost(t *testing.T) {
+	want, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		t.Skip("this host has no /etc/hosts: ", err)
+	}
+	if b, err := Hosts(&Config{Hostname: "box", HostNetwork: true}); err != nil || string(b) != string(want) {
+		t.Errorf("%q %v", b, err)
+	}
+	b, err := Hosts(&Config{Hostname: "box", HostNetwork: true, ExtraHosts: []string{"db:10.0.0.5"}})
+	if err != nil || !strings.HasSuffix(string(b), "\n10.0.0.5\tdb\n") || string(b) == string(want)+"10.0.0.5\tdb\n" {
+		t.Errorf("%q %v", b, err)
 	}
 }
 
