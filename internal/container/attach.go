@@ -246,35 +246,22 @@ func (m *Manager) readLogs(ctx context.Context, rec *Record, o logs.ReadOptions,
 	return logs.Read(ctx, m.logs(rec), o, ended, send)
 }
 
-// logAttributes are what --log-opt labels, env and tag add to each line.
+// logAttributes are what --log-opt labels, env and tag add to each line. What is
+// wrong with them was said when the container was created.
 func logAttributes(rec *Record) map[string]string {
-	attributes := map[string]string{}
-	for _, key := range splitList(rec.ResolvedLogOpts["labels"]) {
-		if v, ok := rec.Config.Labels[key]; ok {
-			attributes[key] = v
-		}
+	opts := rec.ResolvedLogOpts
+	attributes, err := logs.ExtraAttributes(opts, rec.Config.Labels, rec.Config.Env)
+	if err != nil {
+		attributes = map[string]string{}
 	}
-	wanted := splitList(rec.ResolvedLogOpts["env"])
-	for _, v := range rec.Config.Env {
-		name, value, _ := strings.Cut(v, "=")
-		for _, key := range wanted {
-			if name == key {
-				attributes[key] = value
-			}
+	if tag := opts["tag"]; tag != "" {
+		if expanded, err := expandTag(tag, rec); err == nil {
+			tag = expanded
 		}
-	}
-	if tag := rec.ResolvedLogOpts["tag"]; tag != "" {
-		attributes["tag"] = expandTag(tag, rec)
+		attributes["tag"] = tag
 	}
 	if len(attributes) == 0 {
 		return nil
 	}
 	return attributes
-}
-
-func splitList(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
 }

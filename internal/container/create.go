@@ -125,6 +125,11 @@ func (m *Manager) defaultHostname(id string, mode api.NetworkMode) string {
 // build makes what the container has on disk and records it.
 func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) error {
 	id := c.rec.ID
+	if tag := c.rec.ResolvedLogOpts["tag"]; tag != "" {
+		if _, err := expandTag(tag, &c.rec); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(m.dir(id), 0o710); err != nil {
 		return fmt.Errorf("cannot make the container's directory: %w", err)
 	}

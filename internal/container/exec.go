@@ -189,7 +189,8 @@ func (m *Manager) execAttached(ctx context.Context, e *execution, request *shim.
 		return err
 	})
 	if err != nil {
-		writeFrame(conn, e.request.Tty, 2, []byte(err.Error()+"\r\n"))
+		// On stdout, where Docker's clients look for it.
+		writeFrame(conn, e.request.Tty, 1, []byte(err.Error()+"\r\n"))
 		conn.Close()
 		return 0, &streamedError{err}
 	}

@@ -77,7 +77,8 @@ func runPs(ctx context.Context, args []string, pids []int) (*api.TopResponse, er
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		return nil, errs.InvalidArgument("ps: %s", strings.TrimSpace(string(exit.Stderr)))
+		why, _, _ := strings.Cut(string(exit.Stderr), "\n") // its usage follows
+		return nil, errs.InvalidArgument("ps: %s", strings.TrimSpace(why))
 	case err != nil:
 		return nil, errs.System("cannot run ps: %w", err)
 	}
