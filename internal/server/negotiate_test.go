@@ -35,6 +35,9 @@ func TestVersions(t *testing.T) {
 		{"/images/nowhere", 404, "page not found"},
 		{"/v1.24/system/df", 404, "page not found"},
 		{"/debug/vars", 404, "page not found"},
+		{"/plugins", 200, ""},
+		{"/swarm", 503, "This node is not a swarm manager."},
+		{"/v1.24/nodes", 503, "This node is not a swarm manager."},
 	} {
 		w := f.ask("GET", tt.path, "")
 		if tt.status == 200 {
