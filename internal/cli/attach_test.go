@@ -195,7 +195,7 @@ func TestExec(t *testing.T) {
 	}
 	f.take()
 	got := run(t, "gantry", f.Host, "exec", "-it", "c", "sh")
-	if got.Code != 1 || !strings.Contains(got.Err, "not a terminal") || len(f.take()) != 0 {
+	if got.Code != 1 || !strings.Contains(got.Err, "the input device is not a TTY") || len(f.take()) != 0 {
 		t.Error(got)
 	}
 }

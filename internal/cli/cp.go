@@ -157,6 +157,8 @@ func (a *app) copyTo(ctx context.Context, f *cpFlags, src, name, dst string) err
 		return fmt.Errorf(`destination "%s:%s" must be a directory or a regular file`, name, dst)
 	case err == nil:
 		to.Exists, to.IsDir = true, st.Mode.IsDir()
+	case client.IsInvalid(err):
+		return fmt.Errorf(`no such directory: "%s:%s"`, name, dst)
 	case !client.IsNotFound(err):
 		return err
 	default:

@@ -204,7 +204,7 @@ func sameRequests() []string {
 		"start c", "start a b", "start -a c", "start -ai c",
 		"stop c", "stop -t 3 -s INT c d", "restart c", "restart --timeout 0 c", "kill c", "kill -s HUP c", "pause c", "unpause c",
 		"wait c", "rm c", "rm -fv c", "rm -l c", "rename a b", "container rm /c",
-		"ps", "ps -a", "ps -n 3", "ps -l", "ps -s", "ps -q --no-trunc", "ps -f status=running -f label=a=b", "ps --format {{.Size}}",
+		"ps", "ps -a", "ps -n 3", "ps -l", "ps -s", "ps -q --no-trunc", "ps -f status=running -f label=a=b", "ps --format {{.Size}}", "ps --format json",
 		"container ls -a", "container list",
 		"inspect c", "inspect -s c", "inspect --type image c", "container inspect c", "image inspect c", "network inspect c", "volume inspect c",
 		"logs c", "logs -f -t --details --tail 5 c", "logs --since 2020-01-02T03:04:05Z --until 1600000000.5 c",

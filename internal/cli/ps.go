@@ -115,5 +115,5 @@ ports: {{- pad .Ports 1 0}}
 // usesField says whether a template reads the field, by name: a template that
 // prints whole rows reads them all.
 func usesField(text, field string) bool {
-	return strings.Contains(text, "."+field) || text == "json" || strings.Contains(text, "json .}}") || strings.Contains(text, "json . ")
+	return strings.Contains(text, "."+field) || strings.Contains(text, "json .}}") || strings.Contains(text, "json . ")
 }

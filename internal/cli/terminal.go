@@ -30,7 +30,7 @@ func (a *app) terminalSize() [2]uint {
 // checkTTY refuses to attach a pipe where a terminal was asked for.
 func (a *app) checkTTY(attachStdin, tty bool) error {
 	if attachStdin && tty && !isTerminal(a.in) {
-		return errors.New("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+		return errors.New("the input device is not a TTY")
 	}
 	return nil
 }

@@ -26,6 +26,12 @@ func IsNotFound(err error) bool {
 	return errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
+// IsInvalid says that the engine answered 400.
+func IsInvalid(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusBadRequest
+}
+
 // IsConflict says that the engine answered 409.
 func IsConflict(err error) bool {
 	var e *Error
