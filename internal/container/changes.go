@@ -13,25 +13,47 @@ import (
 // marker is the file by which programs tell that they run in a container.
 const marker = ".dockerenv"
 
-// markRoot puts the marker into the writable layer of a new container.
-func (m *Manager) markRoot(id string) error {
+// writableDir is where the writable layer of a container is; upper says that
+// nothing of the image is in there.
+func (m *Manager) writableDir(id string) (dir string, upper bool, err error) {
 	mounts, err := m.opts.Snapshots.Mounts(id)
-	if err != nil {
-		return err
-	}
-	dir := ""
 	for _, mnt := range mounts {
 		if mnt.Type == "bind" {
 			dir = mnt.Source
 		}
 		for _, option := range mnt.Options {
-			if upper, ok := strings.CutPrefix(option, "upperdir="); ok {
-				dir = upper
+			if s, ok := strings.CutPrefix(option, "upperdir="); ok {
+				dir, upper = s, true
 			}
 		}
 	}
-	if dir == "" {
-		return nil
+	return dir, upper, err
+}
+
+// ownSize is what the runtime put into the writable layer, in bytes of files: a
+// user who wrote nothing is shown nothing.
+func (m *Manager) ownSize(id string) int64 {
+	dir, upper, err := m.writableDir(id)
+	if err != nil || !upper {
+		return 0
+	}
+	root, err := os.OpenRoot(dir) // the container may have made /etc a link
+	if err != nil {
+		return 0
+	}
+	defer root.Close()
+	const mounts = "/proc/mounts"
+	if target, err := root.Readlink("etc/mtab"); err != nil || target != mounts {
+		return 0
+	}
+	return int64(len(mounts))
+}
+
+// markRoot puts the marker into the writable layer of a new container.
+func (m *Manager) markRoot(id string) error {
+	dir, _, err := m.writableDir(id)
+	if err != nil || dir == "" {
+		return err
 	}
 	// The root is the image's: what is there must not be followed or replaced.
 	file, err := os.OpenFile(filepath.Join(dir, marker), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)

@@ -71,6 +71,7 @@ func (m *Manager) sizes(ctx context.Context, rec *Record) (rw, total int64, err 
 	if err != nil {
 		return 0, 0, err
 	}
+	rw -= m.ownSize(rec.ID)
 	layers, err := m.opts.Snapshots.Layers(ctx)
 	if err != nil {
 		return 0, 0, err
