@@ -99,7 +99,7 @@ func (b *builder) explain(err error) error {
 
 func (b *builder) hint(e *spawn.Error) string {
 	switch {
-	case e.Errno == unix.EINVAL && b.ns.has(unix.CLONE_NEWNS) && strings.HasPrefix(e.Doing, "mount ") && strings.Contains(e.Doing, " on "):
+	case e.Errno == unix.EINVAL && b.ns.has(unix.CLONE_NEWNS) && strings.HasPrefix(e.Doing, "mount /"): // a bind
 		return "is one of them a directory and the other a file?"
 	case e.Errno == unix.EPERM && strings.HasPrefix(e.Doing, "set rlimit"):
 		return "raising a limit needs CAP_SYS_RESOURCE"

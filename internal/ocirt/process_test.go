@@ -330,6 +330,10 @@ func TestRefusals(t *testing.T) {
 		{"unknown file system", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"nonsense=1"}})
 		}, "cannot mount tmpfs on /x: invalid argument"},
+		{"a directory on a file", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/passwd", Source: "/tmp", Options: []string{"bind"}})
+		}, "cannot mount /tmp on /etc/passwd: invalid argument (is one of them a directory and the other a file?)"},
+		{"no name", func(s *specs.Spec) { s.Process.Args = []string{""} }, `exec: "": executable file not found in $PATH`},
 		{"AppArmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, `cannot apply AppArmor profile "docker-default": this kernel has no AppArmor`},
 		{"SELinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "a:b:c" }, `cannot apply SELinux label "a:b:c": this kernel has no SELinux, or it is off`},
 		{"rlimit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, `unknown rlimit "RLIMIT_X"`},
