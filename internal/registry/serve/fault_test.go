@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -254,7 +255,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// half sends the head of a PATCH and the first bytes of its body.
+// half sends the head of a PATCH and the first bytes of its body, once the
+// registry reads it.
 func half(t *testing.T, p *peer, location string, data []byte, total int) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
@@ -263,8 +265,13 @@ func half(t *testing.T, p *peer, location string, data []byte, total int) net.Co
 	}
 	t.Cleanup(func() { c.Close() })
 	path := location[strings.Index(location, "/v2/"):]
-	if _, err := fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", path, total); err != nil {
+	if _, err := fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", path, total); err != nil {
 		t.Fatal(err)
+	}
+	const proceed = "HTTP/1.1 100 Continue\r\n\r\n"
+	got := make([]byte, len(proceed))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != proceed {
+		t.Fatalf("%q, %v", got, err)
 	}
 	if _, err := c.Write(data); err != nil {
 		t.Fatal(err)
@@ -306,6 +313,32 @@ func TestCutConnectionResumes(t *testing.T) {
 			t.Errorf("other bytes came back: %v", err)
 		}
 	}
+}
+
+// What a person would lose: a minute of waiting, when the request that was cut
+// off had not begun to read as the next one came.
+func TestStoppedBeforeReading(t *testing.T) {
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	rq := &request{w: w, Request: httptest.NewRequest("PATCH", "/", strings.NewReader("late"))}
+	s := New(Options{})
+	rq.active().stop()
+	if _, err := io.ReadAll(s.bodyOf(rq)); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.set) != 1 || !w.set[0].Before(time.Now()) {
+		t.Errorf("deadlines %v: the request was given time again", w.set)
+	}
+}
+
+// deadlines is a connection whose reads end as it was said.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(until time.Time) error {
+	d.set = append(d.set, until)
+	return nil
 }
 
 // What a person would lose: a registry whose connections are all held by clients

@@ -20,6 +20,7 @@ type request struct {
 	upload     string        // the upload's ID
 	user       string
 	query      url.Values // parsed when there is a query, else nil
+	writer     *active    // of a request that brings a body for a blob
 }
 
 // rule is what may be done with one kind of path. The names of repositories

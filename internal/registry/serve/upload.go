@@ -23,8 +23,29 @@ type uploads struct {
 
 // active is a request that writes to an upload.
 type active struct {
-	stop func()        // makes its body end
-	done chan struct{} // closed when it no longer writes
+	control *http.ResponseController
+	done    chan struct{} // closed when it no longer writes
+
+	mu      sync.Mutex // guards stopped, and that the deadline is what it says
+	stopped bool
+}
+
+// stop makes the request's body end, and for good: a body that is read only now
+// does not begin.
+func (a *active) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = true
+	_ = a.control.SetReadDeadline(time.Unix(1, 0))
+}
+
+// extend gives the client until then to send something.
+func (a *active) extend(until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.stopped {
+		_ = a.control.SetReadDeadline(until)
+	}
 }
 
 // take makes the request the one that writes to the upload. A client that was
@@ -35,10 +56,7 @@ type active struct {
 // there could end it.
 func (s *Server) take(rq *request) (release func(), err error) {
 	key := rq.repository + "@" + rq.upload
-	mine := &active{
-		stop: func() { _ = http.NewResponseController(rq.w).SetReadDeadline(time.Unix(1, 0)) },
-		done: make(chan struct{}),
-	}
+	mine := rq.active()
 	for {
 		s.uploads.mu.Lock()
 		other := s.uploads.active[key]
@@ -62,6 +80,14 @@ func (s *Server) take(rq *request) (release func(), err error) {
 	}
 }
 
+// active is the request as one that writes.
+func (rq *request) active() *active {
+	if rq.writer == nil {
+		rq.writer = &active{control: http.NewResponseController(rq.w), done: make(chan struct{})}
+	}
+	return rq.writer
+}
+
 // find takes the upload of the request.
 func (s *Server) find(rq *request) (depot.Upload, func(), error) {
 	release, err := s.take(rq)
@@ -82,16 +108,16 @@ func (s *Server) find(rq *request) (depot.Upload, func(), error) {
 // patient reads a body and gives a client that stalls up after the limit. What
 // went wrong with the client is told from what goes wrong with the storage.
 type patient struct {
-	body    io.Reader
-	control *http.ResponseController
-	limit   time.Duration
-	renew   time.Time
-	err     error
+	body   io.Reader
+	writer *active
+	limit  time.Duration
+	renew  time.Time
+	err    error
 }
 
 func (p *patient) Read(b []byte) (int, error) {
 	if now := time.Now(); now.After(p.renew) {
-		_ = p.control.SetReadDeadline(now.Add(p.limit))
+		p.writer.extend(now.Add(p.limit))
 		p.renew = now.Add(p.limit / 4)
 	}
 	n, err := p.body.Read(b)
@@ -99,7 +125,7 @@ func (p *patient) Read(b []byte) (int, error) {
 		p.err = err
 	}
 	if err == io.EOF {
-		_ = p.control.SetReadDeadline(time.Time{}) // what is done with it now may take longer
+		p.writer.extend(time.Time{}) // what is done with it now may take longer
 	}
 	return n, err
 }
@@ -110,7 +136,7 @@ func (s *Server) deadline(rq *request) {
 
 // bodyOf is the body of an upload's request.
 func (s *Server) bodyOf(rq *request) *patient {
-	return &patient{body: rq.Body, control: http.NewResponseController(rq.w), limit: s.o.Limits.Body}
+	return &patient{body: rq.Body, writer: rq.active(), limit: s.o.Limits.Body}
 }
 
 // receive appends a request's body to an upload.
