@@ -3,29 +3,25 @@ package mount
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 // inPrivate runs f on a thread that has a mount namespace of its own, from
 // which nothing propagates to the host. The thread ends with f, and with it the
 // namespace unless f kept a descriptor of it.
 func inPrivate(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not be used again
+	return thread.Spend(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("cannot create a mount namespace: %w", err)
-			return
+			return fmt.Errorf("cannot create a mount namespace: %w", err)
 		}
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			done <- fmt.Errorf("cannot make the mount namespace private: %w", err)
-			return
+			return fmt.Errorf("cannot make the mount namespace private: %w", err)
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // private makes the mount with mount(2) in a namespace of its own and takes a

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 // Bind is a tree of files to be seen at a path of another.
@@ -172,25 +173,20 @@ func rootOf(proc *os.File) (*os.File, error) {
 	}
 	defer unix.Close(root)
 	var clone *os.File
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not be used again
+	err = thread.Spend(func() error {
 		// A tree can only be cloned from within its mount namespace, which a
 		// thread can only enter when it shares its directory with no other.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- err
-			return
+			return err
 		}
 		if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("cannot enter its mount namespace: %w", err)
-			return
+			return fmt.Errorf("cannot enter its mount namespace: %w", err)
 		}
 		fd, err := cloneTree(root, "", &parsed{})
 		if err == nil {
 			clone = os.NewFile(uintptr(fd), "root")
 		}
-		done <- err
-	}()
-	err = <-done
+		return err
+	})
 	return clone, err
 }

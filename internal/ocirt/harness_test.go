@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,6 +253,7 @@ func hostState(dir string) string {
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
 		s = append(s, "a child")
 	}
+	slices.Sort(s)
 	return strings.Join(s, "\n")
 }
 

@@ -65,8 +65,9 @@ func (h *hookIO) wait(ctx context.Context, pid int, pidfd *os.File) error {
 		break
 	}
 	// What it started may keep the pipe open; what it wrote itself is in there.
-	_ = h.output.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	_ = h.output.SetReadDeadline(time.Unix(1, 0))
 	<-h.copied
+	h.drain()
 	switch {
 	case status.Signaled():
 		return fmt.Errorf("killed by signal %d", status.Signal())
@@ -74,6 +75,26 @@ func (h *hookIO) wait(ctx context.Context, pid int, pidfd *os.File) error {
 		return fmt.Errorf("exit status %d", status.ExitStatus())
 	}
 	return nil
+}
+
+// drain takes what is in the pipe and waits for no more.
+func (h *hookIO) drain() {
+	_ = h.output.SetReadDeadline(time.Time{})
+	raw, err := h.output.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, 4096)
+	_ = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := unix.Read(int(fd), buf)
+			if n > 0 {
+				_, _ = h.dst.Write(buf[:n])
+			} else if err != unix.EINTR {
+				return true
+			}
+		}
+	})
 }
 
 func (h *hookIO) close() {

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 // A container that shares the pid namespace of another one is seen by that one's
@@ -94,32 +95,28 @@ func procSeenBy(pid string, want *unix.Stat_t) (*os.File, error) {
 	}
 	defer mnt.Close()
 	var copied *os.File
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not be used again
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return err
-			}
-			// Its root is that of the mount namespace, wherever the process has
-			// moved its own.
-			if err := unix.Setns(int(mnt.Fd()), unix.CLONE_NEWNS); err != nil {
-				return err
-			}
-			fd, err := unix.Openat2(unix.AT_FDCWD, "/proc", &unix.OpenHow{
-				Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
-			})
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if fd, err = unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH); err == nil {
-				copied = os.NewFile(uintptr(fd), "/proc")
-			}
+	err = thread.Spend(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return err
-		}()
-	}()
-	if err := <-done; err != nil {
+		}
+		// Its root is that of the mount namespace, wherever the process has
+		// moved its own.
+		if err := unix.Setns(int(mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		fd, err := unix.Openat2(unix.AT_FDCWD, "/proc", &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+		})
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if fd, err = unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH); err == nil {
+			copied = os.NewFile(uintptr(fd), "/proc")
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	// Process 1 of a procfs is the first one of the namespace it shows.

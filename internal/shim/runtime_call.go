@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/mount"
+	"github.com/gantry-containers/gantry/internal/thread"
 	"github.com/gantry-containers/gantry/internal/timerslack"
 )
 
@@ -212,22 +212,16 @@ func (x *external) runLocked(cmd *exec.Cmd, c *runtimeCall) error {
 		}
 		defer root.Close()
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	return thread.Borrow(func() (bool, error) {
 		if !c.private {
-			defer runtime.UnlockOSThread()
-			done <- run(cmd)
-			return
+			return true, run(cmd)
 		}
-		// Never unlocked: the thread must not be used again.
 		err := x.enterBundle(root, c.netns)
 		if err == nil {
 			err = run(cmd)
 		}
-		done <- err
-	}()
-	return <-done
+		return false, err
+	})
 }
 
 func run(cmd *exec.Cmd) (err error) {

@@ -1,18 +1,17 @@
 // Package netns makes network namespaces that live as long as somebody holds a
-// descriptor of them: no bind mount, no process. It also runs code inside one,
-// and is the only place that knows what that does to threads.
+// descriptor of them: no bind mount, no process. It also runs code inside one.
 //
-// A namespace belongs to a thread. Code runs inside on a thread that is locked
-// to a goroutine of its own; a thread that cannot be brought back is never
-// given back to the runtime, which ends it with the goroutine.
+// A namespace belongs to a thread. Code runs inside on a thread that is brought
+// back afterwards, or not used again (package thread).
 package netns
 
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 const self = "/proc/thread-self/ns/net"
@@ -61,38 +60,13 @@ func Current() (*os.File, error) { return os.Open(self) }
 // away runs fn, which changes the network namespace of its thread, on a thread
 // that goes back to where it came from.
 func away(fn func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			result <- visit(fn)
-			return
+	return thread.Borrow(func() (restored bool, err error) {
+		home, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return true, fmt.Errorf("cannot open %s: %w", self, err)
 		}
-		// To others the main thread is the process: what /proc/PID/ns/net and
-		// /proc/net show is its namespace. While it is kept here, a second
-		// goroutine is on another thread for certain.
-		elsewhere := make(chan error)
-		go func() {
-			runtime.LockOSThread()
-			elsewhere <- visit(fn)
-		}()
-		result <- <-elsewhere
-		runtime.UnlockOSThread()
-	}()
-	return <-result
-}
-
-// visit runs fn and unlocks the thread if it could be brought back.
-func visit(fn func() error) error {
-	home, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("cannot open %s: %w", self, err)
-	}
-	defer unix.Close(home)
-	err = fn()
-	if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-		runtime.UnlockOSThread()
-	}
-	return err
+		defer unix.Close(home)
+		err = fn()
+		return unix.Setns(home, unix.CLONE_NEWNET) == nil, err
+	})
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/snapshot"
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 func testLifecycle(t *testing.T, s snapshot.Snapshotter) {
@@ -124,10 +124,7 @@ func testSizeLimit(t *testing.T, s snapshot.Snapshotter) {
 // asContainer runs f without CAP_SYS_RESOURCE, which containers do not have and
 // which lifts every quota.
 func asContainer(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread must not be used again
+	_ = thread.Spend(func() error {
 		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var caps [2]unix.CapUserData
 		if unix.Capget(&hdr, &caps[0]) == nil {
@@ -135,8 +132,8 @@ func asContainer(f func()) {
 			unix.Capset(&hdr, &caps[0])
 		}
 		f()
-	}()
-	<-done
+		return nil
+	})
 }
 
 func testReopen(t *testing.T, open func(string) (snapshot.Snapshotter, error)) {

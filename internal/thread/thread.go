@@ -1,0 +1,53 @@
+// Package thread runs code that changes the thread it is on: enters other
+// namespaces, gives up capabilities. It knows nothing of what is changed.
+//
+// Such a thread is never given back to the runtime unless it was brought back to
+// what it was; it ends with the goroutine that had it. And it is never the main
+// thread, which to others is the process: what /proc/PID/ns and
+// /proc/self/mountinfo show is its, and it cannot end before the process does.
+package thread
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spend runs f on a thread that is not used for anything else afterwards, and
+// returns its error.
+func Spend(f func() error) error {
+	return Borrow(func() (bool, error) { return false, f() })
+}
+
+// Borrow runs f on a thread that is used for other things again if f says that
+// it is as it was, and returns f's error.
+func Borrow(f func() (restored bool, err error)) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if !isMain() {
+			result <- use(f)
+			return
+		}
+		// While the main thread is kept here, a second goroutine is on another
+		// for certain.
+		elsewhere := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			elsewhere <- use(f)
+		}()
+		result <- <-elsewhere
+		runtime.UnlockOSThread()
+	}()
+	return <-result
+}
+
+func isMain() bool { return unix.Gettid() == unix.Getpid() }
+
+func use(f func() (bool, error)) error {
+	restored, err := f()
+	if restored {
+		runtime.UnlockOSThread()
+	}
+	return err
+}
