@@ -6,6 +6,8 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
+
+	"github.com/gantry-containers/gantry/internal/cli/client"
 )
 
 type attachFlags struct {
@@ -43,15 +45,16 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 	}
 	// The wait comes first: a container that ends between here and the attach
 	// still gives its exit code.
-	ended, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning, nil)
+	end, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning, nil)
 	if err != nil {
 		return err
 	}
-	if f.sigProxy && !tty {
-		defer a.proxySignals(ctx, c.ID)()
-	}
-	streamCtx, cancel := context.WithCancel(ctx)
+	streamCtx, giveUp := context.WithCancelCause(ctx)
+	cancel := func() { giveUp(nil) }
 	defer cancel()
+	if f.sigProxy && !tty {
+		defer a.proxySignals(ctx, c.ID, giveUp)()
+	}
 	streams := &container.Config{
 		AttachStdin:  !f.noStdin && c.Config.OpenStdin,
 		AttachStdout: true,
@@ -63,9 +66,10 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 		return err
 	}
 	// A container that ended before the stream was open sends nothing on it.
-	if now, err := a.inspectContainer(ctx, c.ID); err != nil || !now.State.Running {
+	if now, err := a.inspectContainer(ctx, c.ID); err == nil && !now.State.Running || err != nil && !client.IsLost(err) {
 		att.stream.Close()
-		return (<-ended).status()
+		end.onlyEngine()
+		return (<-end.ended).status()
 	}
 	if tty && isTerminal(a.out) {
 		// A change of size makes a shell draw its prompt again.
@@ -76,7 +80,7 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 	}
 	streamed := make(chan error, 1)
 	go func() { streamed <- a.copy(streamCtx, att) }()
-	return finish(streams, streamed, ended, cancel)
+	return finish(streams, streamed, end, cancel)
 }
 
 func mayAttach(c *container.InspectResponse) error {

@@ -172,18 +172,6 @@ func TestRunProxiesSignals(t *testing.T) {
 	}
 }
 
-// The engine dies while a client is attached: a sentence and a code that is not
-// the container's.
-func TestRunEngineDies(t *testing.T) {
-	f := newFake(t)
-	f.answer(attachRoute, answer{stream: func(c net.Conn) { c.Write(frame(1, "so far\n")) }})
-	f.answer("POST /containers/"+fakeID+"/wait", answer{body: `{"Status`})
-	got := run(t, "gantry", f.Host, "run", "busybox")
-	if got.Code != 125 || got.Out != "so far\n" || !strings.Contains(got.Err, "error waiting for container") {
-		t.Error(got)
-	}
-}
-
 // exec returns the command's exit code, and a terminal that is not there is
 // refused before anything is created.
 func TestExec(t *testing.T) {

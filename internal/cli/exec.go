@@ -125,7 +125,10 @@ func (a *app) execRequest(f *execFlags, command []string) (*container.ExecCreate
 // execStatus asks for the exit code after the stream has ended.
 func (a *app) execStatus(ctx context.Context, path string) error {
 	var r container.ExecInspectResponse
-	if err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: path + "/json"}, &r); err != nil {
+	err := patiently(ctx, func() error {
+		return a.json(ctx, &client.Request{Method: http.MethodGet, Path: path + "/json"}, &r)
+	})
+	if err != nil {
 		return err
 	}
 	switch {

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 		os.Exit(credentialHelper(name, os.Args[1:]))
 	}
 	if os.Getenv("GANTRY_TEST_MAIN") == "1" {
+		if d, err := time.ParseDuration(os.Getenv("GANTRY_TEST_ENGINE_RETURN")); err == nil {
+			engineReturn = d
+		}
 		os.Exit(Main(os.Args))
 	}
 	os.Exit(m.Run())

@@ -85,25 +85,26 @@ func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 }
 
 func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, giveUp := context.WithCancelCause(cmd.Context())
+	cancel := func() { giveUp(nil) }
 	defer cancel()
 	cfg := spec.Config
 	condition := container.WaitConditionNextExit
 	if spec.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
 	}
-	var ended <-chan exited
+	var end *waiting
 	var notWaiting error
 	// Getting ready takes about as long as the engine does.
 	stopProxy := func() {}
 	defer func() { stopProxy() }()
 	prepare := func() {
 		if f.sigProxy {
-			stopProxy = a.proxySignals(cmd.Context(), id)
+			stopProxy = a.proxySignals(cmd.Context(), id, giveUp)
 		}
 	}
 	att, err := a.attach(ctx, id, cfg, f.detachKeys, func() {
-		ended, notWaiting = a.waitFor(cmd.Context(), id, condition, prepare)
+		end, notWaiting = a.waitFor(cmd.Context(), id, condition, prepare)
 	})
 	if err != nil {
 		return err
@@ -132,18 +133,19 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 			<-streamed // the terminal is itself again
 		}
 		if spec.HostConfig.AutoRemove {
-			<-ended
+			end.removed(err)
 		}
 		return runError(cmd, err)
 	}
+	end.started()
 	if cfg.Tty {
 		a.followSize(ctx, "/containers/"+id)
 	}
-	return finish(cfg, streamed, ended, cancel)
+	return finish(cfg, streamed, end, cancel)
 }
 
 // finish waits for the streams and the exit code, whichever comes first.
-func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, cancel func()) error {
+func finish(cfg *container.Config, streamed <-chan error, end *waiting, cancel func()) error {
 	select {
 	case err := <-streamed:
 		if errors.Is(err, errDetached) {
@@ -152,13 +154,14 @@ func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, c
 		if err != nil {
 			return err
 		}
-		return (<-ended).status()
-	case e := <-ended:
+		end.onlyEngine()
+		return (<-end.ended).status()
+	case e := <-end.ended:
 		switch {
 		case !cfg.AttachStdout && !cfg.AttachStderr:
 			cancel() // only input is attached, and nobody reads it any more
 		case e.err != nil:
-			// The engine is gone; what it had sent is on its way.
+			// The engine cannot tell; what was sent is on its way.
 			defer time.AfterFunc(lastWords, cancel).Stop()
 		}
 		<-streamed
@@ -166,7 +169,8 @@ func finish(cfg *container.Config, streamed <-chan error, ended <-chan exited, c
 	}
 }
 
-// lastWords is how long output may still come after an engine is gone.
+// lastWords is how long output may still come when the engine cannot tell of the
+// container.
 const lastWords = 500 * time.Millisecond
 
 // attach opens the stream to a container's process. Meanwhile may be nil; see
@@ -218,8 +222,8 @@ func (a *app) start(ctx context.Context, id string, meanwhile func()) error {
 
 // awaitRemoval waits for a --rm container that could not start to be gone.
 func (a *app) awaitRemoval(ctx context.Context, id string) {
-	if ended, err := a.waitFor(ctx, id, container.WaitConditionRemoved, nil); err == nil {
-		<-ended
+	if end, err := a.waitFor(ctx, id, container.WaitConditionRemoved, nil); err == nil {
+		end.removed(nil)
 	}
 }
 

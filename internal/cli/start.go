@@ -62,11 +62,12 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 		return err
 	}
 	tty := c.Config.Tty
-	if !tty {
-		defer a.proxySignals(ctx, c.ID)()
-	}
-	streamCtx, cancel := context.WithCancel(ctx)
+	streamCtx, giveUp := context.WithCancelCause(ctx)
+	cancel := func() { giveUp(nil) }
 	defer cancel()
+	if !tty {
+		defer a.proxySignals(ctx, c.ID, giveUp)()
+	}
 	streams := &container.Config{
 		AttachStdin:  f.interactive && c.Config.OpenStdin,
 		AttachStdout: true,
@@ -84,7 +85,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	if c.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
 	}
-	ended, err := a.waitFor(ctx, c.ID, condition, nil)
+	end, err := a.waitFor(ctx, c.ID, condition, nil)
 	if err != nil {
 		att.stream.Close()
 		return err
@@ -95,12 +96,13 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 		cancel()
 		<-streamed
 		if c.HostConfig.AutoRemove {
-			<-ended
+			end.removed(err)
 		}
 		return err
 	}
+	end.started()
 	if tty {
 		a.followSize(streamCtx, containerPath(c.ID, ""))
 	}
-	return finish(streams, streamed, ended, cancel)
+	return finish(streams, streamed, end, cancel)
 }

@@ -15,12 +15,13 @@ func (a *app) waitCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var errs []error
 			for _, name := range args {
-				ended, err := a.waitFor(cmd.Context(), name, "", nil)
+				end, err := a.waitFor(cmd.Context(), name, "", nil)
 				if err != nil {
 					errs = append(errs, err)
 					continue
 				}
-				e := <-ended
+				end.onlyEngine()
+				e := <-end.ended
 				if e.err != nil {
 					errs = append(errs, e.err)
 					continue

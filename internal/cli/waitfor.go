@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 
@@ -19,44 +22,126 @@ type exited struct {
 	err  error
 }
 
+// waiting follows a container to its end. Engines may come and go meanwhile: a
+// container, and the stream to it, outlive them.
+type waiting struct {
+	app       *app
+	path      string
+	condition container.WaitCondition
+	ended     chan exited // gets one answer
+
+	begun atomic.Bool   // see started
+	alone chan struct{} // see onlyEngine
+	once  sync.Once     // closes alone
+}
+
 // waitFor subscribes to the end of a container before it returns, so that a
 // start that follows cannot be missed. Meanwhile may be nil; see client.Request.
-func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition, meanwhile func()) (<-chan exited, error) {
-	c, err := a.client()
+func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition, meanwhile func()) (*waiting, error) {
+	w := &waiting{
+		app: a, path: "/containers/" + id + "/wait", condition: condition,
+		ended: make(chan exited, 1), alone: make(chan struct{}),
+	}
+	resp, err := w.ask(ctx, meanwhile)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		e, lost := readExit(resp)
+		if lost != nil {
+			e = w.askOthers(ctx, lost)
+		}
+		if e.err != nil {
+			e.err = fmt.Errorf("error waiting for container: %w", e.err)
+		}
+		w.ended <- e
+	}()
+	return w, nil
+}
+
+// started tells that the container runs, or has: that it does not is its end.
+func (w *waiting) started() { w.begun.Store(true) }
+
+// onlyEngine tells that nothing but an engine can tell of the container any more:
+// from now on a missing engine is only waited for as long as one takes to start.
+func (w *waiting) onlyEngine() { w.once.Do(func() { close(w.alone) }) }
+
+// removed waits until a --rm container that could not start is gone, unless it
+// was the engine that was.
+func (w *waiting) removed(failure error) {
+	if !client.IsLost(failure) {
+		w.onlyEngine()
+		<-w.ended
+	}
+}
+
+func (w *waiting) ask(ctx context.Context, meanwhile func()) (*http.Response, error) {
+	c, err := w.app.client()
 	if err != nil {
 		return nil, err
 	}
 	q := url.Values{}
-	if condition != "" {
-		q.Set("condition", string(condition))
+	if w.condition != "" {
+		q.Set("condition", string(w.condition))
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/wait", Query: q, Meanwhile: meanwhile})
-	if err != nil {
-		return nil, err
-	}
-	done := make(chan exited, 1)
-	go func() {
-		defer resp.Body.Close()
-		var r container.WaitResponse
-		if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-			done <- exited{125, fmt.Errorf("error waiting for container: %w", lostEngine(err))}
-			return
-		}
-		if r.Error != nil && r.Error.Message != "" {
-			done <- exited{125, fmt.Errorf("error waiting for container: %s", r.Error.Message)}
-			return
-		}
-		done <- exited{int(r.StatusCode), nil}
-	}()
-	return done, nil
+	return c.Do(ctx, &client.Request{Method: http.MethodPost, Path: w.path, Query: q, Meanwhile: meanwhile})
 }
 
-// lostEngine puts the end of a connection into words.
-func lostEngine(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return err
+// readExit waits for the answer. It is lost when its engine goes away.
+func readExit(resp *http.Response) (e exited, lost error) {
+	defer resp.Body.Close()
+	var r container.WaitResponse
+	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
+		if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+			return exited{125, fmt.Errorf("cannot read the engine's answer: %w", err)}, nil
+		}
+		return exited{}, err
 	}
-	return fmt.Errorf("the connection to the engine ended (%w); the container may still be running", err)
+	if r.Error != nil && r.Error.Message != "" {
+		return exited{125, errors.New(r.Error.Message)}, nil
+	}
+	return exited{int(r.StatusCode), nil}, nil
+}
+
+// askOthers asks the engines that come after the one that was lost.
+func (w *waiting) askOthers(ctx context.Context, lost error) exited {
+	alone := w.alone
+	var over <-chan time.Time
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		select {
+		case <-ctx.Done():
+			return exited{125, context.Cause(ctx)}
+		case <-alone:
+			alone, over = nil, time.After(engineReturn)
+		case <-over:
+			return exited{125, lostEngine(lost)}
+		case <-time.After(pause):
+		}
+		if w.condition == container.WaitConditionNextExit && w.begun.Load() {
+			w.condition = container.WaitConditionNotRunning // the exit may be over
+		}
+		asked := time.Now()
+		e, err := w.askAnother(ctx)
+		if err == nil {
+			return e
+		}
+		if lost = err; alone == nil && time.Since(asked) > engineReturn {
+			over = time.After(engineReturn) // there was one for a while
+		}
+	}
+}
+
+func (w *waiting) askAnother(ctx context.Context) (e exited, lost error) {
+	resp, err := w.ask(ctx, nil)
+	switch {
+	case err == nil:
+		return readExit(resp)
+	case client.IsLost(err):
+		return exited{}, err
+	case client.IsNotFound(err):
+		err = errors.New("the container was removed while no engine was there to say how it ended")
+	}
+	return exited{125, err}, nil
 }
 
 // status turns the end of a container into the end of the command.

@@ -166,6 +166,8 @@ type Manager struct {
 	can    func() cgroup.Support   // looked at once, when first asked
 	unborn map[*Container]struct{} // being created
 	probes map[string]chan int     // exit codes of running health checks, by exec ID
+	// farewells are of containers that are gone, by ID; see sayFarewell.
+	farewells map[string]api.WaitResponse
 
 	ctx  context.Context // ends with the manager
 	stop context.CancelFunc

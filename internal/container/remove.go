@@ -128,6 +128,9 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 		}
 		return err
 	}
+	if c.inherited && rec.HostConfig.AutoRemove && rec.HasBeenStarted {
+		m.sayFarewell(&rec)
+	}
 	m.forget(c)
 	c.forgetExecs(m)
 	m.publish(c, events.ActionDestroy)

@@ -28,8 +28,9 @@ type Options struct {
 	Version string            // API version to insist on; empty: Version, or what the engine speaks when that is older
 	Headers map[string]string // sent with every request
 	Agent   string            // User-Agent
-	// Revive is asked once when nothing answers at Host. When it returns nil
-	// the connection is tried again; otherwise its error is the caller's.
+	// Revive is asked once when nothing answers at Host, and never after
+	// something did. When it returns nil the connection is tried again; otherwise
+	// its error is the caller's.
 	Revive func(context.Context, *ConnectError) error
 }
 

@@ -70,6 +70,9 @@ func (c *Client) connect(ctx context.Context, reuse bool) (_ *conn, reused bool,
 	if err != nil {
 		return nil, false, err
 	}
+	c.mu.Lock()
+	c.revived = true // who ended it now wants it to be away
+	c.mu.Unlock()
 	return &conn{nc, bufio.NewReader(nc)}, false, nil
 }
 

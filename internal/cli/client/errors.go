@@ -38,6 +38,13 @@ func IsConflict(err error) bool {
 	return errors.As(err, &e) && e.Status == http.StatusConflict
 }
 
+// IsLost says that no engine answered: none can be reached, or it went away
+// before it had answered.
+func IsLost(err error) bool {
+	var connect *ConnectError
+	return errors.As(err, &connect) || isStale(err)
+}
+
 // ConnectError is an engine that cannot be reached at all.
 type ConnectError struct {
 	Host string
