@@ -70,6 +70,7 @@ type answer struct {
 	stall  chan bool         // headers are sent, and the body when it is closed
 	then   func()            // runs before the answer is sent, with the lock held
 	by     func(call) answer // chooses the answer
+	broken bool              // the connection ends without an answer
 }
 
 const fakeID = "4f1f5a9f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3"
@@ -145,6 +146,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if m, _ := c.Body.(map[string]any); m["Detach"] == true && a.stream != nil {
 		a = answer{status: 200}
+	}
+	if a.broken {
+		panic(http.ErrAbortHandler)
 	}
 	if a.stream != nil {
 		conn, _, err := w.(http.Hijacker).Hijack()

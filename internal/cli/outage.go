@@ -41,8 +41,9 @@ func patiently(ctx context.Context, ask func() error) error {
 
 // lostEngine puts into words that an engine did not come back.
 func lostEngine(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the engine is gone and none came back within %v; the container may still be running", engineReturn)
+	why := ""
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		why = fmt.Sprintf(" (%v)", err)
 	}
-	return fmt.Errorf("the engine is gone and none came back within %v (%v); the container may still be running", engineReturn, err)
+	return &exitError{code: 125, err: fmt.Errorf("the engine is gone and none came back within %v%s; the container may still be running", engineReturn, why)}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,14 +67,11 @@ func TestEngineDies(t *testing.T) {
 				args = append(args, "true")
 			}
 			got := finishRun(t, impatient(command(t, "gantry", f.Host, args...), 50*time.Millisecond))
-			code, out := 125, "so far\n"
-			if command1 == "wait" || command1 == "exec" {
-				code = 1
-			}
+			out := "so far\n"
 			if command1 == "wait" {
 				out = ""
 			}
-			if got.Code != code || got.Out != out || !strings.Contains(got.Err, "the engine is gone and none came back within 50ms") {
+			if got.Code != 125 || got.Out != out || !strings.Contains(got.Err, "the engine is gone and none came back within 50ms") {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -93,19 +91,17 @@ func TestNextEngine(t *testing.T) {
 		t.Run(command1, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
-			started := make(chan bool)
-			f.answer("POST /containers/"+fakeID+"/start", answer{status: 204, then: func() { close(started) }})
 			f.answer(attachRoute, answer{stream: func(c net.Conn) { c.Write(frame(1, "all\n")) }})
-			stall := make(chan bool)
+			stall := make(chan bool) // the head of the answer goes out by itself
 			f.answer(waitRoute, answer{body: cut, stall: stall, then: func() {
-				f.answers[waitRoute] = answer{status: 200, body: `{"StatusCode":7}`}
+				f.answers[waitRoute] = answer{status: 200, body: `{"StatusCode":7}`, then: func() {
+					started := slices.ContainsFunc(f.calls, func(c call) bool { return strings.HasSuffix(c.Path, "/start") })
+					if want[0] == "next-exit" && !started {
+						t.Error("asked whether it runs before it was started")
+					}
+				}}
 			}})
-			go func() {
-				if strings.HasPrefix(command1, "run") || strings.HasPrefix(command1, "start") {
-					<-started
-				}
-				close(stall)
-			}()
+			close(stall)
 			got := run(t, "gantry", f.Host, append(strings.Fields(command1), fakeID)...)
 			if command1 == "wait" {
 				if got != (result{"7\n", "", 0}) {
@@ -124,6 +120,29 @@ func TestNextEngine(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// The engine dies while it starts a container: the next one knows how far it got.
+func TestNextEngineKnowsTheStart(t *testing.T) {
+	for started, want := range map[string]result{
+		"2026-01-01T00:00:00Z": {"all\n", "", 7},
+		neverStarted:           {"", "gantry: the engine at HOST closed the connection without an answer\n\nRun 'gantry run --help' for more information\n", 125},
+	} {
+		f := newFake(t)
+		f.answer(attachRoute, answer{stream: func(c net.Conn) {
+			if started != neverStarted {
+				c.Write(frame(1, "all\n"))
+			}
+		}})
+		f.answer(waitRoute, answer{body: `{"StatusCode":7}`})
+		f.answer("POST /containers/"+fakeID+"/start", answer{broken: true})
+		f.answer("GET /containers/"+fakeID+"/json", answer{body: `{"Id":"` + fakeID + `","State":{"StartedAt":"` + started + `"}}`})
+		got := run(t, "gantry", f.Host, "run", "busybox")
+		got.Err = strings.ReplaceAll(got.Err, f.Host, "HOST")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("started %s: %s", started, diff)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 // and the ID is how to look at it.
 func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
 	fmt.Fprintln(a.out, id)
-	err := a.start(cmd.Context(), id, nil)
+	err := a.start(cmd.Context(), id, neverStarted, nil)
 	if err != nil && spec.HostConfig.AutoRemove {
 		a.awaitRemoval(cmd.Context(), id)
 	}
@@ -119,7 +119,7 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 		begin() // the first byte is for a terminal in raw mode
 		begin = nil
 	}
-	err = a.start(ctx, id, func() {
+	err = a.start(ctx, id, neverStarted, func() {
 		if begin != nil {
 			begin()
 			begin = nil
@@ -216,8 +216,30 @@ func (a *app) attachment(s *client.Stream, stdin, stdout, stderr, tty bool, keys
 	return att
 }
 
-func (a *app) start(ctx context.Context, id string, meanwhile func()) error {
-	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
+// neverStarted is when a container was started that was not.
+const neverStarted = "0001-01-01T00:00:00Z"
+
+// start starts a container that was started last at that time. When the engine
+// goes away meanwhile, the next one knows whether it had got that far.
+func (a *app) start(ctx context.Context, id, last string, meanwhile func()) error {
+	err := a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
+	if !client.IsLost(err) {
+		return err
+	}
+	var c *container.InspectResponse
+	lost := patiently(ctx, func() (err error) {
+		c, err = a.inspectContainer(ctx, id)
+		return err
+	})
+	switch {
+	case client.IsNotFound(lost):
+		return nil // it has removed itself after its end, which its waiting tells of
+	case lost != nil:
+		return lost
+	case c.State.StartedAt == last:
+		return err
+	}
+	return nil
 }
 
 // awaitRemoval waits for a --rm container that could not start to be gone.

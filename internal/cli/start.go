@@ -92,7 +92,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	}
 	streamed := make(chan error, 1)
 	go func() { streamed <- a.copy(streamCtx, att) }()
-	if err := a.start(ctx, c.ID, nil); err != nil {
+	if err := a.start(ctx, c.ID, c.State.StartedAt, nil); err != nil {
 		cancel()
 		<-streamed
 		if c.HostConfig.AutoRemove {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -30,7 +29,7 @@ type waiting struct {
 	condition container.WaitCondition
 	ended     chan exited // gets one answer
 
-	begun atomic.Bool   // see started
+	begun chan struct{} // see started
 	alone chan struct{} // see onlyEngine
 	once  sync.Once     // closes alone
 }
@@ -40,7 +39,7 @@ type waiting struct {
 func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition, meanwhile func()) (*waiting, error) {
 	w := &waiting{
 		app: a, path: "/containers/" + id + "/wait", condition: condition,
-		ended: make(chan exited, 1), alone: make(chan struct{}),
+		ended: make(chan exited, 1), begun: make(chan struct{}), alone: make(chan struct{}),
 	}
 	resp, err := w.ask(ctx, meanwhile)
 	if err != nil {
@@ -59,17 +58,16 @@ func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCo
 	return w, nil
 }
 
-// started tells that the container runs, or has: that it does not is its end.
-func (w *waiting) started() { w.begun.Store(true) }
+// started tells that the container runs, or has. It is called once.
+func (w *waiting) started() { close(w.begun) }
 
 // onlyEngine tells that nothing but an engine can tell of the container any more:
 // from now on a missing engine is only waited for as long as one takes to start.
 func (w *waiting) onlyEngine() { w.once.Do(func() { close(w.alone) }) }
 
-// removed waits until a --rm container that could not start is gone, unless it
-// was the engine that was.
+// removed waits until a --rm container that an engine could not start is gone.
 func (w *waiting) removed(failure error) {
-	if !client.IsLost(failure) {
+	if refused := (*client.Error)(nil); failure == nil || errors.As(failure, &refused) {
 		w.onlyEngine()
 		<-w.ended
 	}
@@ -105,6 +103,15 @@ func readExit(resp *http.Response) (e exited, lost error) {
 
 // askOthers asks the engines that come after the one that was lost.
 func (w *waiting) askOthers(ctx context.Context, lost error) exited {
+	if w.condition == container.WaitConditionNextExit {
+		// That may be over by now; but a container that does not run has only
+		// ended if it was started.
+		w.condition = container.WaitConditionNotRunning
+		select {
+		case <-w.begun:
+		case <-ctx.Done():
+		}
+	}
 	alone := w.alone
 	var over <-chan time.Time
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -116,9 +123,6 @@ func (w *waiting) askOthers(ctx context.Context, lost error) exited {
 		case <-over:
 			return exited{125, lostEngine(lost)}
 		case <-time.After(pause):
-		}
-		if w.condition == container.WaitConditionNextExit && w.begun.Load() {
-			w.condition = container.WaitConditionNotRunning // the exit may be over
 		}
 		asked := time.Now()
 		e, err := w.askAnother(ctx)
