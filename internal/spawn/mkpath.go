@@ -115,9 +115,8 @@ func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 		if e != 0 {
 			return e
 		}
-		size, _, e := syscall.RawSyscall6(unix.SYS_READLINKAT, fd, m.empty, m.link, pathMax, 0, 0)
-		syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
-		if e != 0 { // not a symlink
+		size, isLink := m.readlink(fd)
+		if !isLink {
 			doneLen += 1 + n
 			pos = end
 			continue
@@ -139,6 +138,19 @@ func mkpath(m *mkpathArgs, root uintptr) syscall.Errno {
 		*(*byte)(pointer(m.done + doneLen)) = 0
 	}
 	return unix.ELOOP
+}
+
+// readlink closes fd and reads the target of the symlink that it is, if it is one,
+// into link. It is not a part of mkpath because what a function calls is on its
+// stack, which is deepest below create: fuzzing needs some of it.
+//
+//go:nosplit
+//go:norace
+//go:noinline
+func (m *mkpathArgs) readlink(fd uintptr) (size uintptr, isLink bool) {
+	size, _, e := syscall.RawSyscall6(unix.SYS_READLINKAT, fd, m.empty, m.link, pathMax, 0, 0)
+	syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+	return size, e == 0
 }
 
 // create makes the last component of done, which starts after parentLen bytes.
