@@ -181,13 +181,7 @@ func (e *Engine) Command(client string, args ...string) *exec.Cmd {
 // Run runs a gantry command and returns its standard output without the last
 // newline; the error holds what it wrote to standard error.
 func (e *Engine) Run(args ...string) (string, error) {
-	cmd := e.Command("gantry", args...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("gantry %s: %w: %s", strings.Join(args, " "), err, errOut.String())
-	}
-	return strings.TrimSuffix(out.String(), "\n"), nil
+	return Output(e.Command("gantry", args...))
 }
 
 // Shim connects to the engine's shim.

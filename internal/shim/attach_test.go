@@ -195,7 +195,7 @@ func TestStartAfterForget(t *testing.T) {
 	s := newTest(t)
 	s.follow()
 	r := s.request("exit 2")
-	for range 5 * rounds() {
+	for range 5 * rounds(t) {
 		s.start(r)
 		if e := s.await(EventExit, r.ID, ""); e.ExitCode != 2 {
 			t.Fatalf("%+v", e)

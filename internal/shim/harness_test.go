@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,12 +44,16 @@ func TestMain(m *testing.M) {
 // stallFile, in the exec root, says how long a shim of a test lets a client stall.
 const stallFile = "stall-limit"
 
-// rounds is how often a test repeats what has to work every time.
-func rounds() int {
-	if os.Getenv("GANTRY_SOAK") != "" {
-		return 60
+// rounds is how often a test repeats what has to work every time: as often as
+// GANTRY_SOAK says, which script/soak sets and which reads the number.
+func rounds(t testing.TB) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("GANTRY_SOAK"), "10"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 10
+	t.Logf("%d rounds", n)
+	return n
 }
 
 // shimTest is a shim of its own with its own root and cgroups.

@@ -37,7 +37,7 @@ func TestAttachToAnEndedRun(t *testing.T) {
 	}
 	s.attach(&AttachRequest{ID: r.ID, Stdout: true, Run: again.StartedAt}).ended()
 	// At any moment of the end.
-	for i := range 10 * rounds() {
+	for i := range 10 * rounds(t) {
 		r := s.request(fmt.Sprintf("usleep %d", 300*(i%10)))
 		reply := s.start(r)
 		s.attach(&AttachRequest{ID: r.ID, Stdout: true, Run: reply.StartedAt}).ended()
@@ -78,7 +78,7 @@ func TestPendingClientOfDeadDaemon(t *testing.T) {
 	s.follow()
 	r := s.request("echo mine")
 	mine := s.attach(&AttachRequest{ID: r.ID, Stdout: true})
-	for round := range rounds() {
+	for round := range rounds(t) {
 		client, theirs := s.pair(false)
 		cmd := exec.Command(s.binary, "daemon", s.root)
 		cmd.ExtraFiles = []*os.File{theirs}
@@ -182,7 +182,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 // What send says has failed has not arrived: a request that did is not to be
 // sent again. The other side may be gone as soon as it has read the frame.
 func TestSendKnowsWhatArrived(t *testing.T) {
-	for range 200 * rounds() {
+	for range 200 * rounds(t) {
 		ours, theirs := connPair(t)
 		arrived := make(chan error, 1)
 		go func() {

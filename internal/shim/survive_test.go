@@ -54,7 +54,7 @@ func TestDaemonDies(t *testing.T) {
 	s := newTest(t)
 	var list []*StartRequest
 	var stops []func()
-	for range rounds() {
+	for range rounds(t) {
 		r, stop := s.counter()
 		list, stops = append(list, r), append(stops, stop)
 		conn, err := net.Dial("unix", SocketPath(s.root))
@@ -110,7 +110,7 @@ func TestIODies(t *testing.T) {
 	s.start(cat)
 	quiet := s.request("while [ ! -e /tmp/quiet ]; do usleep 10000; done; echo bye; exit 3")
 	s.start(quiet)
-	for i := range rounds() {
+	for i := range rounds(t) {
 		dead := s.kill(func(i Info) int { return i.Pid })
 		list, err := s.List(t.Context())
 		if err != nil {
@@ -179,7 +179,7 @@ func TestExitWithoutIO(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-	for i := range rounds() {
+	for i := range rounds(t) {
 		withNet := i%2 == 0
 		r := s.request("while [ ! -e /tmp/go-" + fmt.Sprint(i) + " ]; do usleep 1000; done; echo last; exit 8")
 		reply := s.start(r)
@@ -266,7 +266,7 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 	short := []*StartRequest{}
-	for i := range rounds() {
+	for i := range rounds(t) {
 		x := s.request(fmt.Sprintf("echo short; exit %d", i%100))
 		short = append(short, x)
 		s.start(x)
@@ -459,7 +459,7 @@ func TestNetDies(t *testing.T) {
 		b, _ := io.ReadAll(c)
 		return string(b) == "hello"
 	}
-	for range rounds() {
+	for range rounds(t) {
 		waitFor(t, "the port to answer", asks)
 		before := time.Now()
 		s.kill(func(i Info) int { return i.NetPid })
@@ -492,7 +492,7 @@ func TestNetDies(t *testing.T) {
 // the others leave it to it, also when it is slow.
 func TestShimsBeginAtOnce(t *testing.T) {
 	s := newTest(t)
-	for range rounds() {
+	for range rounds(t) {
 		s.Client.Close()
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,48 +25,20 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if os.Getuid() != 0 {
-		fmt.Println("SKIP: these tests start containers and need root")
-		return 0
+	run := func() int {
+		stop, err := registries(shared.Dir)
+		if err != nil {
+			fmt.Println("cannot start registries:", err)
+			return 1
+		}
+		defer stop()
+		return m.Run()
 	}
-	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "gantry-e2e")
-	if err == nil {
-		shared, err = enginetest.New(dir, "--cdi-spec-dir", dir)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "gpu.json"), []byte(fakeGPU), 0o644)
-	}
-	if err == nil {
-		err = shared.Start(ctx)
-	}
-	if err == nil {
-		err = shared.ImportBusybox()
-	}
-	if err != nil {
-		fmt.Println("cannot start an engine:", err)
-		return 1
-	}
-	stop, err := registries(dir)
-	if err != nil {
-		fmt.Println("cannot start registries:", err)
-		shared.Close(ctx)
-		return 1
-	}
-	code := m.Run()
-	stop()
-	if code != 0 {
-		fmt.Println("gantryd logged:\n" + shared.Log())
-	}
-	if err := shared.Close(ctx); err != nil {
-		fmt.Println("the engine did not leave the host clean:", err)
-		code = 1
-	}
-	return code
+	os.Exit(enginetest.One(run, func(e *enginetest.Engine) error {
+		shared = e
+		shared.Args = []string{"--cdi-spec-dir", e.Dir}
+		return os.WriteFile(filepath.Join(e.Dir, "gpu.json"), []byte(fakeGPU), 0o644)
+	}))
 }
 
 func registries(dir string) (stop func(), err error) {

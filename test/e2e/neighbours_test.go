@@ -151,15 +151,7 @@ func freeAddress(t *testing.T) string {
 
 func startEngine(t *testing.T, ctx context.Context, args ...string) *enginetest.Engine {
 	t.Helper()
-	e, err := enginetest.New(t.TempDir(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	e := enginetest.For(t, "", args...)
 	if err := e.Start(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func TestAllKilled(t *testing.T) {
 	f.ok("run", "-d", "--name", "web", "-p", fmt.Sprintf("%d:80", port), "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
 	pids["web"] = f.mustInspect("web").State.Pid
 	l := &load{f: f, pids: pids, port: port, counters: []string{"one", "two"}}
-	for round := range rounds() {
+	for round := range f.rounds() {
 		f.ok("run", "-d", "--name", "leaver", "busybox", "sh", "-c", leaving)
 		f.ok("run", "-d", "--rm", "--name", "removed", "busybox", "sh", "-c", leaving)
 		leavers := []*leaver{

@@ -119,7 +119,7 @@ func (f *fixture) clients(name string) (list []*client) {
 // was no daemon or later.
 func TestClientsSurvive(t *testing.T) {
 	f := newFixture(t)
-	for round := range rounds() {
+	for round := range f.rounds() {
 		away, later := f.clients("away"), f.clients("later")
 		sig := syscall.SIGKILL
 		if round%2 == 1 {

@@ -225,7 +225,7 @@ func TestDaemonKilled(t *testing.T) {
 		_, err2 := f.try("unpause", "pausee")
 		return errors.Join(err, err2)
 	}
-	for round := range rounds() {
+	for round := range f.rounds() {
 		leavers := f.startLeavers()
 		c := f.startChaos(deeds)
 		time.Sleep(100*time.Millisecond + moment(400*time.Millisecond))
@@ -275,7 +275,7 @@ func (f *fixture) stopCounters(l *load) {
 func TestDaemonReplaced(t *testing.T) {
 	f := newFixture(t)
 	l := f.startLoad()
-	for round := range rounds() {
+	for round := range f.rounds() {
 		leavers := f.startLeavers()
 		if err := f.Kill(syscall.SIGTERM); err != nil {
 			t.Fatal(err)

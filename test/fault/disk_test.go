@@ -60,7 +60,7 @@ func TestFullDiskInStore(t *testing.T) {
 	f.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c", "while :; do sleep 1; done")
 	f.ok("exec", "writer", "sh", "-c", "for i in 0 1 2; do head -c 2500000 /dev/urandom >/data$i; done")
 	written := f.ok("exec", "writer", "sh", "-c", "cat /data* | sha256sum")
-	for round := range kills() / 2 {
+	for round := range f.times(1, 3) {
 		for image, command := range map[string][]string{
 			ref:           {"pull", "-q", ref},
 			"layered:1":   {"load", "-q", "-i", archive},
@@ -159,7 +159,7 @@ func TestFullDisk(t *testing.T) {
 	f.ok("save", "-o", archive, "busybox")
 	f.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c",
 		`trap 'exit 7' TERM; p=$(printf %1000s x); i=0; while :; do i=$((i+1)); echo "line $i $p"; echo $i >/dev/shm/n; usleep 2000; done`)
-	for round := range rounds() {
+	for round := range f.rounds() {
 		f.ok("create", "--name", "victim", "busybox", "true")
 		before := f.stored()
 		free := f.fill()

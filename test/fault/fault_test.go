@@ -2,8 +2,8 @@
 // daemon, the two roles of the shim, the disk, the clients. Containers must not
 // notice, and nothing may be left behind.
 //
-// Every scenario is a loop: a few rounds in `go test`, 50 and more with
-// GANTRY_SOAK=1 (script/soak).
+// Every scenario is a loop: a few rounds in `go test`, and as many as GANTRY_SOAK
+// says in script/soak.
 package fault
 
 import (
@@ -19,34 +19,18 @@ import (
 	"github.com/gantry-containers/gantry/internal/shim"
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if os.Getuid() != 0 {
-		fmt.Println("SKIP: these tests start containers and need root")
-		return 0
-	}
-	dir, err := os.MkdirTemp("", "gantry-fault-bin")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		var bin string
-		if bin, err = enginetest.Programs(dir); err == nil {
-			os.Setenv("GANTRY_BIN", bin)
-		}
-	}
-	if err != nil {
-		fmt.Println("cannot build the engine:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(enginetest.Each(m)) }
 
 // rounds is how often a scenario is repeated.
-func rounds() int {
-	if os.Getenv("GANTRY_SOAK") != "" {
-		return 60
-	}
-	return 8
+func (f *fixture) rounds() int { f.Helper(); return f.times(1, 8) }
+
+// times is so many times what GANTRY_SOAK says, or usually that. script/soak reads
+// the number.
+func (f *fixture) times(each, usually int) int {
+	f.Helper()
+	n := each * enginetest.Rounds(f.T, usually)
+	f.Logf("%d rounds", n)
+	return n
 }
 
 // patience is how long anything that must happen may take on a busy machine.
@@ -73,17 +57,7 @@ func newFixture(t *testing.T, args ...string) *fixture {
 // prepareFixture makes an engine that is not started yet.
 func prepareFixture(t *testing.T, args ...string) *fixture {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gantry-fault")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := enginetest.New(dir, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{T: t, Engine: e, worked: map[string]int{}}
-	t.Cleanup(f.close)
-	return f
+	return &fixture{T: t, Engine: enginetest.For(t, "", args...), worked: map[string]int{}}
 }
 
 func (f *fixture) begin() {
@@ -94,27 +68,6 @@ func (f *fixture) begin() {
 	}
 	f.ok("run", "--rm", "busybox", "true") // the pools are filled from now on
 	f.before = f.census()
-}
-
-func (f *fixture) close() {
-	if f.Failed() {
-		f.Logf("gantryd logged:\n%s", tail(f.Engine.Log(), 60))
-		b, _ := os.ReadFile(f.ExecRoot() + "/shim.log")
-		f.Logf("gantry-shim logged:\n%s", tail(string(b), 60))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
-	defer cancel()
-	if f.Pid() == 0 {
-		f.Engine.Start(ctx)
-	}
-	if err := f.Close(ctx); err != nil {
-		f.Errorf("the engine did not leave the host clean: %v", err)
-	}
-}
-
-func tail(s string, n int) string {
-	lines := strings.Split(s, "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func (f *fixture) start() {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
 // state is what inspect says of a container.
@@ -209,7 +211,7 @@ func (f *fixture) fewMissing(name string, list []string) int {
 		missing += n - last - 1
 		last = n
 	}
-	if missing > 5*rounds() {
+	if missing > 5*enginetest.Rounds(f.T, 8) {
 		f.Fatalf("%d of %d lines are missing in the log of %s", missing, last, name)
 	}
 	return last

@@ -32,7 +32,7 @@ func TestNetRoleKilled(t *testing.T) {
 	f := newFixture(t)
 	l := f.startLoad()
 	deeds := f.steady()
-	for round := range rounds() {
+	for round := range f.rounds() {
 		c := f.startChaos(deeds)
 		time.Sleep(moment(200 * time.Millisecond))
 		dead := f.shimInfo().NetPid
@@ -71,7 +71,7 @@ func TestIORoleKilled(t *testing.T) {
 	f.cuts = true
 	l := f.startLoad()
 	deeds := f.deeds()
-	for round := range rounds() {
+	for round := range f.rounds() {
 		leavers := f.startLeavers()
 		c := f.startChaos(deeds)
 		time.Sleep(100*time.Millisecond + moment(300*time.Millisecond))
@@ -116,7 +116,7 @@ func TestShimUpgraded(t *testing.T) {
 	f := newFixture(t)
 	l := f.startLoad()
 	deeds := f.steady()
-	for round := range rounds() {
+	for round := range f.rounds() {
 		leavers := f.startLeavers()
 		// Before the chaos: what is forked while the file is being written holds it
 		// open for writing until its execve, and nobody can execute it so long.
@@ -156,7 +156,7 @@ func TestShimReplaced(t *testing.T) {
 	f.Bin = bin
 	f.begin()
 	l := f.startLoad()
-	for round := range rounds() {
+	for round := range f.rounds() {
 		leavers := f.startLeavers()
 		if err := os.Rename(f.anotherShim(round), filepath.Join(bin, "gantry-shim")); err != nil {
 			t.Fatal(err)

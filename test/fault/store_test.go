@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,12 +21,11 @@ import (
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
-// kills is how often the daemon is killed in each of the operations on images.
-func kills() int {
-	if os.Getenv("GANTRY_SOAK") != "" {
-		return 120
-	}
-	return 6
+// kills is how often the daemon is killed in each of the operations on images:
+// twice as often as in others.
+func (f *fixture) kills() int {
+	f.Helper()
+	return f.times(2, 3)
 }
 
 // operation is something with images that the daemon is killed in.
@@ -43,7 +41,7 @@ type operation struct {
 func (f *fixture) killIn(o operation) {
 	f.Helper()
 	var longest time.Duration
-	for round := range kills() + 1 {
+	for round := range f.kills() + 1 {
 		o.before(round)
 		command := o.do(round)
 		start := time.Now()
@@ -176,7 +174,7 @@ func TestPullAndRemoveAtOnce(t *testing.T) {
 	f := newFixture(t)
 	archive, sums := f.layered()
 	ref := f.serve(archive).ref()
-	for round := range kills() {
+	for round := range f.kills() {
 		c := f.startChaos(map[string]func(int) error{
 			"pull": func(int) error {
 				_, err := f.try("pull", "-q", ref)
@@ -262,14 +260,7 @@ func TestKilledInLoad(t *testing.T) {
 
 func TestKilledInPush(t *testing.T) {
 	f := newFixture(t)
-	addr, stop, err := enginetest.DockerRegistry(filepath.Join(f.Dir, "registry"))
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
+	addr := enginetest.RegistryFor(t)
 	archive, sums := f.layered()
 	ref := func(round int) string { return fmt.Sprintf("%s/pushed%d:1", addr, round) }
 	f.killIn(operation{

@@ -3,9 +3,7 @@
 package images
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,31 +15,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if os.Getuid() != 0 {
-		fmt.Println("SKIP: these tests start containers and need root")
-		return 0
-	}
-	if _, err := exec.LookPath("docker"); err != nil {
-		fmt.Println("SKIP: the stock Docker CLI is not installed")
-		return 0
-	}
-	dir, err := os.MkdirTemp("", "gantry-images-bin")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		var bin string
-		if bin, err = enginetest.Programs(dir); err == nil {
-			os.Setenv("GANTRY_BIN", bin)
-		}
-	}
-	if err != nil {
-		fmt.Println("cannot build the engine:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(enginetest.Each(m, "docker")) }
 
 // fixture is one engine of a test.
 type fixture struct {
@@ -53,18 +27,7 @@ type fixture struct {
 // empty, a directory of its own. It is taken away after the test.
 func newFixture(t *testing.T, dir string, args ...string) *fixture {
 	t.Helper()
-	var err error
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "gantry-images"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	e, err := enginetest.New(dir, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{t, e}
-	t.Cleanup(f.close)
+	f := &fixture{t, enginetest.For(t, dir, args...)}
 	f.start()
 	if err := f.ImportBusybox(); err != nil {
 		t.Fatal(err)
@@ -79,29 +42,9 @@ func (f *fixture) start() {
 	}
 }
 
-func (f *fixture) close() {
-	if f.Failed() {
-		f.Logf("gantryd logged:\n%s", f.Engine.Log())
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
-	defer cancel()
-	if f.Pid() == 0 {
-		f.Start(ctx)
-	}
-	if err := f.Close(ctx); err != nil {
-		f.Errorf("the engine did not leave the host clean: %v", err)
-	}
-}
-
 // try runs a command of the stock CLI.
 func (f *fixture) try(args ...string) (string, error) {
-	cmd := f.Command("docker", args...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, errOut.String())
-	}
-	return strings.TrimSuffix(out.String(), "\n"), nil
+	return enginetest.Output(f.Command("docker", args...))
 }
 
 func (f *fixture) ok(args ...string) string {

@@ -1,7 +1,6 @@
 package images
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -9,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,20 +15,6 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
-
-// registry runs Debian's docker-registry on loopback.
-func registry(t *testing.T) string {
-	t.Helper()
-	addr, stop, err := enginetest.DockerRegistry(t.TempDir())
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	return addr
-}
 
 // front puts something before a registry that sees every request first, and
 // answers it itself when it returns true.
@@ -53,7 +37,7 @@ func front(t *testing.T, addr string, see func(http.ResponseWriter, *http.Reques
 
 // The stock client shows a push as it shows Docker's, and others can pull it.
 func TestPushWithTheStockClient(t *testing.T) {
-	addr := registry(t)
+	addr := enginetest.RegistryFor(t)
 	f := newFixture(t, "")
 	f.ok("run", "--name", "one", "busybox", "sh", "-c", "echo new >/new")
 	f.ok("commit", "one", addr+"/team/made:1")
@@ -83,7 +67,7 @@ func TestPushWithTheStockClient(t *testing.T) {
 // A daemon that is killed in a push has sent nothing twice afterwards, and
 // nothing is left of it here.
 func TestKilledInPush(t *testing.T) {
-	addr := registry(t)
+	addr := enginetest.RegistryFor(t)
 	f := newFixture(t, "")
 	f.ok("run", "--name", "one", "busybox", "sh", "-c", "head -c 3000000 /dev/urandom >/first")
 	f.ok("commit", "one", "first")

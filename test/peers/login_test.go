@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
 // ask makes a request of the engine's API.
@@ -51,7 +53,7 @@ func (f *fixture) image(name string) {
 	}
 	archive := file + ".tar"
 	tar := f.Command("tar", "-C", f.Dir, "-cf", archive, "a-file")
-	if _, err := output(tar); err != nil {
+	if _, err := enginetest.Output(tar); err != nil {
 		f.Fatal(err)
 	}
 	f.ok("docker", "import", archive, name)
@@ -59,7 +61,7 @@ func (f *fixture) image(name string) {
 
 // What a person would lose: `docker login`, and with it every private registry.
 func TestLoginOfDocker(t *testing.T) {
-	addr := registry(t, "", withAccount(t))
+	addr := enginetest.RegistryFor(t, withAccount(t))
 	f := newFixture(t)
 	f.image(addr + "/private:1")
 	if out, err := f.try("docker", "push", addr+"/private:1"); err == nil || !strings.Contains(err.Error(), "no basic auth credentials") {
@@ -98,7 +100,7 @@ func TestLoginOfDocker(t *testing.T) {
 
 // Tools that look before they pull ask the engine what a name stands for.
 func TestDistribution(t *testing.T) {
-	addr := registry(t, "", withAccount(t))
+	addr := enginetest.RegistryFor(t, withAccount(t))
 	f := newFixture(t)
 	f.image(addr + "/private:1")
 	f.ok("docker", "login", "-u", "me", "-p", "secret", addr)
@@ -181,7 +183,7 @@ func TestSearchOfDocker(t *testing.T) {
 		t.Errorf("%d %s, asked %q", status, body, asked())
 	}
 	// One that cannot be searched says so.
-	if _, err := f.try("docker", "search", registry(t, "", "")+"/web"); err == nil || !strings.Contains(err.Error(), "cannot be searched") {
+	if _, err := f.try("docker", "search", enginetest.RegistryFor(t)+"/web"); err == nil || !strings.Contains(err.Error(), "cannot be searched") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -192,7 +194,7 @@ func TestPrivateAuthority(t *testing.T) {
 	ca := newAuthority(t)
 	ca.issue("server")
 	ca.issue("client")
-	addr := registry(t, fmt.Sprintf("  tls:\n    certificate: %s\n    key: %s\n    clientcas:\n      - %s\n", ca.file("server.cert"), ca.file("server.key"), ca.file("ca.crt")), "")
+	addr := enginetest.RegistryFor(t, fmt.Sprintf("  tls:\n    certificate: %s\n    key: %s\n    clientcas:\n      - %s\n", ca.file("server.cert"), ca.file("server.key"), ca.file("ca.crt")))
 	hosts := t.TempDir()
 	f := newFixture(t, "--registry-hosts-dir", hosts)
 	f.image(addr + "/private:1")

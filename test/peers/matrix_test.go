@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
 // room is where the tools of others keep what they work on.
@@ -45,7 +47,7 @@ func (r *room) run(t *testing.T, program string, args ...string) string {
 	if _, err := exec.LookPath(program); err != nil {
 		t.Skipf("%s is not installed here", program)
 	}
-	out, err := output(exec.Command(program, args...))
+	out, err := enginetest.Output(exec.Command(program, args...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +232,7 @@ func (r *room) manifest(t *testing.T, name string) (dgst, id string) {
 // byte where it says it does: else an image changes its name on its way through
 // a company.
 func TestEveryDirection(t *testing.T) {
-	addr := registry(t, "", "")
+	addr := enginetest.RegistryFor(t)
 	r := newRoom(newFixture(t))
 	takers := r.takers()
 	for maker, push := range r.makers() {

@@ -4,8 +4,6 @@
 package peers
 
 import (
-	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,9 +14,7 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,33 +23,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if os.Getuid() != 0 {
-		fmt.Println("SKIP: an engine needs root")
-		return 0
-	}
-	for _, program := range []string{"docker", "docker-registry"} {
-		if _, err := exec.LookPath(program); err != nil {
-			fmt.Println("SKIP: " + program + " is not installed")
-			return 0
-		}
-	}
-	dir, err := os.MkdirTemp("", "gantry-peers-bin")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		var bin string
-		if bin, err = enginetest.Programs(dir); err == nil {
-			os.Setenv("GANTRY_BIN", bin)
-		}
-	}
-	if err != nil {
-		fmt.Println("cannot build the engine:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(enginetest.Each(m, "docker", "docker-registry")) }
 
 // fixture is one engine of a test, with the clients that speak to it.
 type fixture struct {
@@ -63,36 +33,16 @@ type fixture struct {
 
 func newFixture(t *testing.T, args ...string) *fixture {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gantry-peers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := enginetest.New(dir, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{t, e}
-	t.Cleanup(f.close)
+	f := &fixture{t, enginetest.For(t, "", args...)}
 	if err := f.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-func (f *fixture) close() {
-	if f.Failed() {
-		f.Logf("gantryd logged:\n%s", f.Engine.Log())
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := f.Close(ctx); err != nil {
-		f.Errorf("the engine did not leave the host clean: %v", err)
-	}
-}
-
 // try runs docker or gantry against the engine.
 func (f *fixture) try(program string, args ...string) (string, error) {
-	return output(f.Command(program, args...))
+	return enginetest.Output(f.Command(program, args...))
 }
 
 func (f *fixture) ok(program string, args ...string) string {
@@ -102,65 +52,6 @@ func (f *fixture) ok(program string, args ...string) string {
 		f.Fatal(err)
 	}
 	return out
-}
-
-// output runs a command and returns what it prints; the error holds the rest.
-func output(cmd *exec.Cmd) (string, error) {
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s: %w: %s%s", strings.Join(cmd.Args, " "), err, errOut.String(), out.String())
-	}
-	return strings.TrimSuffix(out.String(), "\n"), nil
-}
-
-// registry runs Debian's docker-registry on an address of its own, with more
-// configuration for its http section and beside it, in YAML.
-func registry(t *testing.T, http, beside string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: %s\n  delete:\n    enabled: true\nhttp:\n  addr: %s\n  secret: s\n%s%s",
-		dir, addr, http, beside)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	log := &bytes.Buffer{}
-	cmd := exec.Command("docker-registry", "serve", config)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-ended
-		if t.Failed() {
-			t.Logf("docker-registry said:\n%s", log)
-		}
-	})
-	for deadline := time.Now().Add(time.Minute); ; {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return addr
-		}
-		select {
-		case <-ended:
-			t.Fatalf("docker-registry ended:\n%s", log)
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("docker-registry does not answer: %v", err)
-		}
-	}
 }
 
 // withAccount is the configuration of a registry that knows me with "secret".

@@ -88,21 +88,9 @@ func TestShimKilledWhileCreating(t *testing.T) {
 
 // The default runtime and arguments for a runtime come from the file.
 func TestDefault(t *testing.T) {
-	dir, err := os.MkdirTemp("", "gantry-runtime")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := enginetest.New(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := e.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
-	wrapper, config := filepath.Join(dir, "wrapper"), filepath.Join(dir, "daemon.json")
-	script := "#!/bin/sh\necho \"$1\" >>" + dir + "/calls\nshift\nexec " + e.Bin + "/gantry-oci \"$@\"\n"
+	e := enginetest.For(t, "")
+	wrapper, config := filepath.Join(e.Dir, "wrapper"), filepath.Join(e.Dir, "daemon.json")
+	script := "#!/bin/sh\necho \"$1\" >>" + e.Dir + "/calls\nshift\nexec " + e.Bin + "/gantry-oci \"$@\"\n"
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +113,7 @@ func TestDefault(t *testing.T) {
 			t.Errorf("run %v: %q, %v", args, out, err)
 		}
 	}
-	calls, err := os.ReadFile(filepath.Join(dir, "calls"))
+	calls, err := os.ReadFile(filepath.Join(e.Dir, "calls"))
 	if got := strings.Fields(string(calls)); err != nil || len(got) < 2 || len(got) > 3 {
 		t.Errorf("the runtime was called %d times, instead of for one container: %q", len(got), calls)
 	}

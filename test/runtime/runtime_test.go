@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,55 +27,25 @@ var (
 	have   = map[string]string{} // programs by the name of the runtime
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) { os.Exit(enginetest.One(m.Run, prepare)) }
 
-func run(m *testing.M) int {
-	if os.Getuid() != 0 {
-		fmt.Println("SKIP: these tests start containers and need root")
-		return 0
-	}
-	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "gantry-runtime")
-	if err == nil {
-		shared, err = enginetest.New(dir)
-	}
-	if err == nil {
-		have["gantry-oci"] = filepath.Join(shared.Bin, "gantry-oci")
-		for _, name := range []string{"runc", "crun"} {
-			if path, err := exec.LookPath(name); err == nil {
-				have[name] = path
-			}
+// prepare has the engine know every runtime that is installed.
+func prepare(e *enginetest.Engine) error {
+	shared = e
+	have["gantry-oci"] = filepath.Join(shared.Bin, "gantry-oci")
+	for _, name := range []string{"runc", "crun"} {
+		if path, err := exec.LookPath(name); err == nil {
+			have[name] = path
 		}
-		for name, path := range have {
-			shared.Args = append(shared.Args, "--add-runtime", name+"="+path)
-		}
-		shared.Args = append(shared.Args, "--add-runtime", "missing=/nothing/here", "--add-runtime", "moody="+moody())
-		err = os.WriteFile(moody(), []byte(moodyScript), 0o755)
 	}
-	if err == nil {
-		err = mountShared(shared.ExecRoot())
+	for name, path := range have {
+		shared.Args = append(shared.Args, "--add-runtime", name+"="+path)
 	}
-	if err == nil {
-		err = shared.Start(ctx)
+	shared.Args = append(shared.Args, "--add-runtime", "missing=/nothing/here", "--add-runtime", "moody="+moody())
+	if err := os.WriteFile(moody(), []byte(moodyScript), 0o755); err != nil {
+		return err
 	}
-	if err == nil {
-		err = shared.ImportBusybox()
-	}
-	if err != nil {
-		fmt.Println("cannot start an engine:", err)
-		return 1
-	}
-	code := m.Run()
-	if code != 0 {
-		fmt.Println("gantryd logged:\n" + shared.Log())
-		shimLog, _ := os.ReadFile(filepath.Join(shared.ExecRoot(), "shim.log"))
-		fmt.Printf("gantry-shim logged:\n%s", shimLog)
-	}
-	if err := shared.Close(ctx); err != nil {
-		fmt.Println("the engine did not leave the host clean:", err)
-		code = 1
-	}
-	return code
+	return mountShared(shared.ExecRoot())
 }
 
 // mountShared makes the exec root what /run is on most machines: a tmpfs whose

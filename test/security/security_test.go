@@ -4,8 +4,6 @@
 package security
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -24,42 +22,10 @@ func TestMain(m *testing.M) {
 		attacks[attack]()
 		return
 	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Println("SKIP: an engine needs root")
-		return 0
-	}
-	dir, err := os.MkdirTemp("", "gantry-security")
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	if engine, err = enginetest.New(dir); err == nil {
-		err = engine.Start(ctx)
-	}
-	if err == nil {
-		err = engine.ImportBusybox()
-	}
-	code := 1
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Println(err)
-	}
-	if engine == nil {
-		os.RemoveAll(dir)
-		return code
-	}
-	if err := engine.Close(ctx); err != nil {
-		fmt.Println("not everything was removed:", err)
-		code = 1
-	}
-	return code
+	os.Exit(enginetest.One(m.Run, func(e *enginetest.Engine) error {
+		engine = e
+		return nil
+	}))
 }
 
 // gantry runs a command that has to succeed.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -168,9 +169,10 @@ func (s *pushed) hold(t *testing.T, p *peer) {
 // What a person would lose: an image whose push was reported done.
 func TestKilledWhilePushing(t *testing.T) {
 	rounds := 5
-	if os.Getenv("GANTRY_SOAK") != "" {
-		rounds = 100
+	if n, err := strconv.Atoi(os.Getenv("GANTRY_SOAK")); err == nil {
+		rounds = 2 * n
 	}
+	t.Logf("%d rounds", rounds)
 	root := t.TempDir()
 	acked := 0
 	for round := range rounds {
