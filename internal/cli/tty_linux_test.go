@@ -127,7 +127,7 @@ func within(t *testing.T, c <-chan bool, what string) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("timed out waiting for ", what)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
@@ -404,21 +405,22 @@ func TestPullStuck(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter, r *http.Request)
 		class  error
+		idle   time.Duration // 0: as always
 	}{
 		"hangs": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(img.layers[0])))
 			w.Write(img.layers[0][:20])
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
-		}, errdefs.ErrUnavailable},
+		}, errdefs.ErrUnavailable, 100 * time.Millisecond},
 		"answers with a page": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			io.WriteString(w, "<html>")
-		}, errdefs.ErrInvalidArgument},
+		}, errdefs.ErrInvalidArgument, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &rig{t: t, dir: t.TempDir()}
-			r.opts.Registry = registry.New(registry.Options{Attempts: 2, Backoff: 1, IdleTimeout: 100e6})
+			r.opts.Registry = registry.New(registry.Options{Attempts: 2, Backoff: 1, IdleTimeout: c.idle})
 			r.open()
 			t.Cleanup(func() { r.db.Close() })
 			h := newHub(t)

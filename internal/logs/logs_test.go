@@ -313,7 +313,7 @@ func TestFollowUntil(t *testing.T) {
 	open(t, c).Close()
 	o := everything
 	o.Follow, o.Until = true, time.Now().Add(20*time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := Read(ctx, c, o, nil, func(*Message) error { return nil }); err != nil {
 		t.Error(err)

@@ -136,7 +136,7 @@ func wait(t testing.TB, p *Process) unix.WaitStatus {
 	defer p.PidFD.Close()
 	var status unix.WaitStatus
 	done := make(chan struct{})
-	timer := time.AfterFunc(10*time.Second, func() {
+	timer := time.AfterFunc(30*time.Second, func() {
 		t.Errorf("process %d did not end", p.Pid)
 		_ = unix.PidfdSendSignal(int(p.PidFD.Fd()), unix.SIGKILL, nil, 0)
 	})

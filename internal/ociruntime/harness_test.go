@@ -192,7 +192,7 @@ func (b *bench) wantStatus(id, want string) {
 // eventually waits for something another process does.
 func (b *bench) eventually(what string, done func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("it never happened: %s", what)
 		}

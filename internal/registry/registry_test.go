@@ -226,7 +226,7 @@ func TestHangs(t *testing.T) {
 		}
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(data))
 	})
-	repo := open(t, host, nil, Options{IdleTimeout: 100 * time.Millisecond})
+	repo := open(t, host, nil, Options{IdleTimeout: 300 * time.Millisecond})
 	r, err := repo.Blob(t.Context(), ocispec.Descriptor{Digest: digest.FromString(data), Size: int64(len(data))}, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -350,7 +350,7 @@ func (st *stream) text() string {
 // expect waits until the output contains text.
 func (st *stream) expect(text string) {
 	st.s.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for !strings.Contains(st.text(), text) {
 		select {
 		case <-st.more:
@@ -368,7 +368,7 @@ func (st *stream) ended() {
 	st.s.Helper()
 	select {
 	case <-st.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		st.s.Fatalf("the stream did not end: %.500q", st.text())
 	}
 }

@@ -47,7 +47,7 @@ func (f *fixture) get(path string, v any) {
 // removed may still be taken apart.
 func (f *fixture) agree(when string) usage {
 	f.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		u, differ := f.compare()
 		if differ == "" || time.Now().After(deadline) {
 			if differ != "" {

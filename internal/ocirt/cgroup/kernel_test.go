@@ -270,7 +270,7 @@ func TestKillFrozen(t *testing.T) {
 	go func() { done <- p.Wait() }()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the process survived")
 	}
 }
@@ -364,7 +364,7 @@ func TestOOM(t *testing.T) {
 		if r.n != 1 || r.err != nil {
 			t.Fatalf("heard of %d kills, %v", r.n, r.err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nobody heard of the OOM kill")
 	}
 	if n, err := c.OOMKills(); n != 1 || err != nil {
@@ -384,7 +384,7 @@ func TestOOM(t *testing.T) {
 		if !errors.Is(r.err, io.EOF) {
 			t.Errorf("after the end: %v", r.err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the watch outlived its cgroup")
 	}
 }

@@ -351,7 +351,16 @@ func TestStalledClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := half(t, p, location, []byte("and then"), 100)
+	c, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// At once, so that the registry has what was sent before its patience ends.
+	_, err = io.WriteString(c, "PATCH "+location[strings.Index(location, "/v2/"):]+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nand then")
+	if err != nil {
+		t.Fatal(err)
+	}
 	got, err := io.ReadAll(c) // ends when the registry gives up
 	if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.1 400 ")) {
 		t.Errorf("%q, %v", got, err)
