@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/mount"
 )
 
 // PackPath writes a path inside root as the archive of Docker's
@@ -30,7 +31,7 @@ func PackPath(ctx context.Context, root *os.File, p string, w io.Writer) error {
 		return packDirectory(ctx, fd, path.Base(abs), w)
 	}
 	dirName, base := path.Split(abs)
-	parent, err := openIn(int(root.Fd()), dirName, unix.O_PATH|unix.O_DIRECTORY)
+	parent, err := mount.OpenIn(int(root.Fd()), dirName, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return pathError(p, err)
 	}
@@ -88,7 +89,7 @@ type PathOptions struct {
 // failure stays.
 func UnpackPath(ctx context.Context, root *os.File, dir string, r io.Reader, opts PathOptions) error {
 	rootfd := int(root.Fd())
-	fd, err := openIn(rootfd, absolute(dir), unix.O_PATH)
+	fd, err := mount.OpenIn(rootfd, absolute(dir), unix.O_PATH)
 	if err != nil {
 		return pathError(dir, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/mount"
 )
 
 // PathStat describes a path of a container as Docker's archive API does.
@@ -36,23 +37,6 @@ func absolute(p string) string {
 		return clean + "/"
 	}
 	return clean
-}
-
-// openIn opens a path inside root as a process would whose root it is: links,
-// absolute ones too, lead to places inside. Magic links of a /proc in there are
-// not followed.
-func openIn(rootfd int, p string, flags uint64) (int, error) {
-	how := unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	for {
-		fd, err := unix.Openat2(rootfd, p, &how)
-		// EAGAIN: something was renamed meanwhile and ".." may have escaped.
-		if err != unix.EINTR && err != unix.EAGAIN {
-			return fd, err
-		}
-	}
 }
 
 // pathError words a failure to reach a path of the container.
@@ -98,7 +82,7 @@ func lookPath(root *os.File, abs string) (int, *unix.Stat_t, error) {
 	if strings.HasSuffix(abs, "/") || strings.HasSuffix(abs, "/.") {
 		flags = unix.O_PATH | unix.O_DIRECTORY
 	}
-	fd, err := openIn(int(root.Fd()), abs, flags)
+	fd, err := mount.OpenIn(int(root.Fd()), abs, flags)
 	if err != nil {
 		return -1, nil, err
 	}
@@ -119,7 +103,7 @@ func linkTarget(rootfd int, p string) (string, error) {
 			return "", err
 		}
 		here := path.Join(parent, base)
-		fd, err := openIn(rootfd, here, unix.O_PATH|unix.O_NOFOLLOW)
+		fd, err := mount.OpenIn(rootfd, here, unix.O_PATH|unix.O_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			return here, nil
 		}
@@ -156,7 +140,7 @@ func realPath(rootfd int, p string) (string, error) {
 			continue
 		}
 		next := path.Join(done, part)
-		fd, err := openIn(rootfd, next, unix.O_PATH|unix.O_NOFOLLOW)
+		fd, err := mount.OpenIn(rootfd, next, unix.O_PATH|unix.O_NOFOLLOW)
 		if err == unix.ENOENT {
 			done = next
 			continue
@@ -213,7 +197,7 @@ func fileMode(mode uint32) fs.FileMode {
 // PlaceIn finds a path inside root, as OpenIn does, whatever is there. The file
 // it returns is only a place (O_PATH): nothing was opened. Fails with ErrNotFound.
 func PlaceIn(root *os.File, p string) (*os.File, error) {
-	fd, err := openIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
+	fd, err := mount.OpenIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
 	if err != nil {
 		return nil, pathError(p, err)
 	}
@@ -225,7 +209,7 @@ func PlaceIn(root *os.File, p string) (*os.File, error) {
 // directory only, so that opening never waits and touches no device. Fails with
 // ErrNotFound.
 func OpenIn(root *os.File, p string) (*os.File, error) {
-	fd, err := openIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
+	fd, err := mount.OpenIn(int(root.Fd()), path.Join("/", p), unix.O_PATH)
 	if err != nil {
 		return nil, pathError(p, err)
 	}

@@ -78,7 +78,7 @@ func part(m Mount, p *parsed) (*os.File, error) {
 		if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return err
 		}
-		place, err := openIn(int(root.Fd()), p.subdir)
+		place, err := OpenIn(int(root.Fd()), p.subdir, unix.O_PATH)
 		if err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ const maxLinks = 255
 // makeTarget opens the path to mount on, making what is missing of it: also what
 // a link leads to.
 func makeTarget(rootfd int, target string, isDir bool, depth int) (int, error) {
-	fd, err := openIn(rootfd, target)
+	fd, err := OpenIn(rootfd, target, unix.O_PATH)
 	if err != unix.ENOENT {
 		return fd, err
 	}
@@ -115,7 +115,7 @@ func makeTarget(rootfd int, target string, isDir bool, depth int) (int, error) {
 	defer unix.Close(parent)
 	switch {
 	case base == "" || base == "." || base == "..":
-		return openIn(rootfd, target)
+		return OpenIn(rootfd, target, unix.O_PATH)
 	case isDir:
 		err = unix.Mkdirat(parent, base, 0o755)
 	default:
@@ -125,7 +125,7 @@ func makeTarget(rootfd int, target string, isDir bool, depth int) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		return openIn(rootfd, target)
+		return OpenIn(rootfd, target, unix.O_PATH)
 	}
 	var link [unix.PathMax]byte
 	n, err := unix.Readlinkat(parent, base, link[:])
@@ -138,11 +138,22 @@ func makeTarget(rootfd int, target string, isDir bool, depth int) (int, error) {
 	return makeTarget(rootfd, dir+string(link[:n]), isDir, depth-1)
 }
 
-func openIn(rootfd int, name string) (int, error) {
-	return unix.Openat2(rootfd, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+// OpenIn opens a path inside root as a process would whose root it is: links,
+// absolute ones too, lead to places inside. Magic links of a /proc in there are
+// not followed.
+func OpenIn(rootfd int, name string, flags uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	}
+	for {
+		fd, err := unix.Openat2(rootfd, name, &how)
+		// EAGAIN: something was mounted or renamed meanwhile, anywhere, and ".."
+		// may have escaped.
+		if err != unix.EINTR && err != unix.EAGAIN {
+			return fd, err
+		}
+	}
 }
 
 // fdPath names an open file in a way that cannot come to mean another.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/mount"
 )
 
 // homeOf is the home directory of the process's user according to the
@@ -22,10 +24,7 @@ func homeOf(root *os.File, p *specs.Process) string {
 	}
 	// First without opening it: the container may have put a device in its place,
 	// and out here nothing keeps that from being used.
-	place, err := unix.Openat2(int(root.Fd()), "etc/passwd", &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	place, err := mount.OpenIn(int(root.Fd()), "etc/passwd", unix.O_PATH)
 	if err != nil {
 		return "/"
 	}
