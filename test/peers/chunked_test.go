@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
 // grow puts what archives have trouble with into the tree of the images.
@@ -34,7 +36,7 @@ func (r *room) grow(t *testing.T) {
 // its own and a table of contents behind them, is pulled as any other, and gone
 // on with as it is.
 func TestZstdChunkedOfPeers(t *testing.T) {
-	addr := registry(t, "", "")
+	addr := enginetest.RegistryFor(t)
 	r := newRoom(newFixture(t))
 	r.grow(t)
 	for _, pusher := range []string{"buildah", "podman"} {
