@@ -30,6 +30,7 @@ func hijack(w *response, r *request) container.Hijack {
 			conn.Close()
 			return nil, nil, fmt.Errorf("cannot answer the client: %w", err)
 		}
+		untilRead(conn)
 		unread, err := buffered(buf.Reader)
 		if err != nil {
 			conn.Close()

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	ctypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/net/websocket"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/container"
 	"github.com/gantry-containers/gantry/internal/errs"
@@ -197,6 +200,67 @@ func TestHijack(t *testing.T) {
 				t.Errorf("got %q %v", data, err)
 			}
 		})
+	}
+}
+
+// docker-py reads the head of the answer through a buffer and takes the socket
+// from below it: what came together with the head is lost to it.
+func TestOutputWaitsForTheHeadToBeRead(t *testing.T) {
+	f := newFixture()
+	wrote := make(chan struct{})
+	f.containers.attach = func(h container.Hijack) error {
+		conn, _, err := h(true)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = io.WriteString(conn, "output")
+		close(wrote)
+		return err
+	}
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(f.Server)
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	conn, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "POST /containers/c/attach?stream=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"+upgrade+"\r\n")
+	waitReadable(t, conn.(*net.UnixConn))
+	select { // a client that is slow to run
+	case <-wrote:
+	case <-time.After(headPatience / 4):
+	}
+	buffer := make([]byte, 4096)
+	n, err := conn.Read(buffer)
+	if head := string(buffer[:n]); err != nil || !strings.HasSuffix(head, "\r\n\r\n") {
+		t.Errorf("read %q %v, want the head alone", head, err)
+	}
+	if rest, err := io.ReadAll(conn); string(rest) != "output" || err != nil {
+		t.Errorf("then %q %v", rest, err)
+	}
+}
+
+// waitReadable returns when something can be read, without reading it.
+func waitReadable(t *testing.T, conn *net.UnixConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
