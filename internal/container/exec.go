@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -23,6 +24,7 @@ type execution struct {
 	id        string
 	container *Container
 	request   api.ExecCreateRequest
+	ready     chan struct{} // closed when the shim has been told to start it, or it failed
 
 	mu       sync.Mutex // guards what follows; locked after the container's, never before it
 	started  bool
@@ -56,7 +58,7 @@ func (m *Manager) ExecCreate(ctx context.Context, ref string, r *api.ExecCreateR
 	if err != nil {
 		return "", err
 	}
-	e := &execution{id: id, container: c, request: *r}
+	e := &execution{id: id, container: c, request: *r, ready: make(chan struct{})}
 	c.mu.Lock()
 	if c.execs == nil {
 		c.execs = map[string]*execution{}
@@ -114,6 +116,7 @@ func (m *Manager) ExecStart(ctx context.Context, id string, o ExecStartOptions, 
 	}
 	e.started, e.running = true, true
 	e.mu.Unlock()
+	defer close(e.ready)
 	if err := m.execStart(context.WithoutCancel(ctx), e, o, hijack); err != nil {
 		code, sentence := startExitCode(err)
 		if code == 128 {
@@ -368,16 +371,22 @@ func (m *Manager) ExecInspect(ctx context.Context, id string) (*api.ExecInspectR
 	return answer, nil
 }
 
-// ExecResize sets the size of the terminal of a running exec, in characters.
+// resizePatience is how long a change of size waits for an exec to start.
+const resizePatience = 10 * time.Second
+
+// ExecResize sets the size of the terminal of a running exec, in characters. A
+// client asks for it as soon as its stream is open, when the command may not run
+// yet.
 func (m *Manager) ExecResize(ctx context.Context, id string, height, width uint) error {
 	e, err := m.exec(id)
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	started := e.started
-	e.mu.Unlock()
-	if !started {
+	ctx, cancel := context.WithTimeout(ctx, resizePatience)
+	defer cancel()
+	select {
+	case <-e.ready:
+	case <-ctx.Done():
 		return errs.Conflict("exec command %s is not running", id)
 	}
 	return m.opts.Shim.Resize(ctx, e.container.copy().ID, id, height, width)

@@ -119,7 +119,8 @@ func (m *Manager) frozenOrNot(rec *Record) api.ContainerState {
 // adoptExec makes an exec of the daemon before known, so that a client that was
 // attached to it learns its exit code.
 func (m *Manager) adoptExec(c *Container, s *shim.Status) {
-	e := &execution{id: s.ExecID, container: c, started: true, running: true, pid: s.Pid}
+	e := &execution{id: s.ExecID, container: c, started: true, running: true, pid: s.Pid, ready: make(chan struct{})}
+	close(e.ready)
 	e.request = api.ExecCreateRequest{Cmd: commandOf(s), AttachStdout: true, AttachStderr: true}
 	m.mu.Lock()
 	_, known := m.execs[s.ExecID]
