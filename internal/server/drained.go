@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,9 +18,10 @@ const headPatience = 100 * time.Millisecond
 // below it, and lose what came together with the head: the whole output of a
 // short command, as an engine this fast writes it at once. Only of a Unix socket
 // is it known what its peer has read.
-func untilRead(conn net.Conn) {
+// The command lines, which are in a hurry, read on through their buffers.
+func untilRead(conn net.Conn, r *request) {
 	socket, ok := conn.(*net.UnixConn)
-	if !ok {
+	if agent := r.UserAgent(); !ok || strings.HasPrefix(agent, "Docker-Client/") || strings.HasPrefix(agent, "Gantry-Client/") {
 		return
 	}
 	raw, err := socket.SyscallConn()

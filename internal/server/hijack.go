@@ -18,6 +18,9 @@ import (
 // manager's, to close as well.
 func hijack(w *response, r *request) container.Hijack {
 	return func(tty bool) (net.Conn, []byte, error) {
+		if err := skipBody(r); err != nil {
+			return nil, nil, err
+		}
 		conn, buf, err := w.Hijack()
 		if err != nil {
 			return nil, nil, errs.InvalidArgument("cannot take over the connection: %w", err)
@@ -30,7 +33,7 @@ func hijack(w *response, r *request) container.Hijack {
 			conn.Close()
 			return nil, nil, fmt.Errorf("cannot answer the client: %w", err)
 		}
-		untilRead(conn)
+		untilRead(conn, r)
 		unread, err := buffered(buf.Reader)
 		if err != nil {
 			conn.Close()
@@ -38,6 +41,25 @@ func hijack(w *response, r *request) container.Hijack {
 		}
 		return conn, unread, nil
 	}
+}
+
+// maxIgnoredBody is how much of a body is read only to be thrown away.
+const maxIgnoredBody = 1 << 20
+
+// skipBody reads the body that some clients send where none belongs, such as
+// dockerode its options with an attach: what follows the request is input of the
+// container, the body is not.
+func skipBody(r *request) error {
+	if r.ContentLength <= 0 {
+		return nil
+	}
+	if r.ContentLength > maxIgnoredBody {
+		return errs.InvalidArgument("the request has a body of %d bytes, which nobody reads", r.ContentLength)
+	}
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return errs.InvalidArgument("cannot read the body of the request: %w", err)
+	}
+	return nil
 }
 
 // upgradeHead is the head of the answer: that of an upgrade for a client that

@@ -264,6 +264,30 @@ func waitReadable(t *testing.T, conn *net.UnixConn) {
 	}
 }
 
+// dockerode sends its options as a body with an attach. They are no input.
+func TestBodyOfAnAttachIsNoInput(t *testing.T) {
+	f := newFixture()
+	f.containers.attach = func(h container.Hijack) error {
+		conn, unread, err := h(true)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		rest := make([]byte, 5-len(unread))
+		if _, err := io.ReadFull(conn, rest); err != nil {
+			return err
+		}
+		_, err = conn.Write(append(unread, rest...))
+		return err
+	}
+	s := f.listen(t)
+	_, _, r := dial(t, s.Listener.Addr().String(),
+		"POST /containers/c/attach?stream=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n"+upgrade+"\r\n"+`{"stream":true}`+"typed")
+	if data, err := io.ReadAll(r); string(data) != "typed" || err != nil {
+		t.Errorf("got %q %v", data, err)
+	}
+}
+
 func TestAttachErrorIsAnAnswer(t *testing.T) {
 	f := newFixture()
 	f.containers.attach = func(container.Hijack) error { return errs.NotFound("No such container: c") }
