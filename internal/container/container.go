@@ -99,8 +99,6 @@ type State struct {
 
 // Container is one container the manager knows.
 type Container struct {
-	inherited bool // from a daemon before this one
-
 	op sync.Mutex // see the package comment
 	// attaching is held for reading from before a client is told that it is
 	// attached until its socket is with the shim. A start waits for that: the

@@ -1,35 +1,39 @@
 package container
 
-import (
-	"time"
+import api "github.com/moby/moby/api/types/container"
 
-	api "github.com/moby/moby/api/types/container"
-)
+// maxFarewells is of how many containers that removed themselves it is known how
+// they ended.
+const maxFarewells = 1024
 
-// farewellTime is how long it is known how a container ended that removed itself.
-const farewellTime = time.Minute
+// farewell is how a container ended that has removed itself.
+type farewell struct {
+	id     string
+	answer api.WaitResponse
+}
 
-// sayFarewell keeps how a container ended that a daemon before this one started
-// and that has removed itself. Whoever waited for it asked that daemon, and has to
-// ask again, maybe later than the container is gone.
+// sayFarewell keeps how a container ended that removes itself. Clients start one
+// and only then wait for it, by when a short one is gone: they rely on an engine
+// taking its time. And who waited for it at a daemon before this one has to ask
+// again.
 func (m *Manager) sayFarewell(rec *Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.farewells == nil {
-		m.farewells = map[string]api.WaitResponse{}
+	m.farewells = append(m.farewells, farewell{rec.ID, rec.waitResponse()})
+	if n := len(m.farewells) - maxFarewells; n > 0 {
+		m.farewells = append(m.farewells[:0], m.farewells[n:]...)
 	}
-	m.farewells[rec.ID] = rec.waitResponse()
-	time.AfterFunc(farewellTime, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.farewells, rec.ID)
-	})
 }
 
-// farewell is how the container of that ID ended, if it is known still.
+// farewell is for those who wait, by its whole ID, for a container that has
+// removed itself.
 func (m *Manager) farewell(id string) (api.WaitResponse, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	answer, ok := m.farewells[id]
-	return answer, ok
+	for i := range m.farewells {
+		if m.farewells[i].id == id {
+			return m.farewells[i].answer, true
+		}
+	}
+	return api.WaitResponse{}, false
 }

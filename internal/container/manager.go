@@ -162,12 +162,11 @@ type Manager struct {
 	ids       []string              // sorted, for finding by prefix
 	execs     map[string]*execution // by exec ID
 	execCount int                   // execs that have ended
+	farewells []farewell            // of the last that removed themselves
 
 	can    func() cgroup.Support   // looked at once, when first asked
 	unborn map[*Container]struct{} // being created
 	probes map[string]chan int     // exit codes of running health checks, by exec ID
-	// farewells are of containers that are gone, by ID; see sayFarewell.
-	farewells map[string]api.WaitResponse
 
 	ctx  context.Context // ends with the manager
 	stop context.CancelFunc

@@ -128,7 +128,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 		}
 		return err
 	}
-	if c.inherited && rec.HostConfig.AutoRemove && rec.HasBeenStarted {
+	if rec.HostConfig.AutoRemove && rec.HasBeenStarted {
 		m.sayFarewell(&rec)
 	}
 	m.forget(c)

@@ -47,7 +47,7 @@ func New(o Options) (*Manager, error) {
 			continue
 		}
 		m.byName[rec.Name] = id
-		m.add(&Container{rec: *rec, inherited: true})
+		m.add(&Container{rec: *rec})
 	}
 	return m, nil
 }

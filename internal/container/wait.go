@@ -21,9 +21,8 @@ type waiter struct {
 
 // Wait returns a channel that gets one answer when the condition holds. When
 // Wait returns, an exit from then on is not missed. The channel never gets an
-// answer once the context has ended. For a container that removed itself under
-// this daemon after it was started under another, the answer is still there for a
-// minute, by its whole ID.
+// answer once the context has ended. For a container that has removed itself the
+// answer is there for a while, by its whole ID.
 func (m *Manager) Wait(ctx context.Context, ref string, condition api.WaitCondition) (<-chan api.WaitResponse, error) {
 	w := &waiter{until: waitExit, ch: make(chan api.WaitResponse, 1)}
 	c, err := m.lookup(ref)
