@@ -28,12 +28,10 @@ func untilRead(conn net.Conn, r *request) {
 	if err != nil {
 		return
 	}
-	pause := 20 * time.Microsecond
-	for end := time.Now().Add(headPatience); time.Now().Before(end); time.Sleep(pause) {
+	for end := time.Now().Add(headPatience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		unread := 0
 		if raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) != nil || err != nil || unread == 0 {
 			return
 		}
-		pause = min(2*pause, time.Millisecond)
 	}
 }
