@@ -97,6 +97,7 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	}
 	region.End()
 	m.leaveVolumes(&rec)
+	m.unmountShm(&rec)
 	restart, wait := m.restartDecision(&rec, c, s)
 	c.mu.Lock()
 	removes := rec.HostConfig.AutoRemove && c.keep == 0

@@ -144,6 +144,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 func (m *Manager) erase(ctx context.Context, rec *Record, o RemoveOptions) error {
 	defer trace.StartRegion(ctx, "container.erase").End()
 	var failed []error
+	m.unmountShm(rec) // of a start that failed
 	for _, mnt := range rec.Mounts {
 		if mnt.Type == mount.TypeVolume {
 			if err := m.opts.Volumes.Release(ctx, mnt.Name, rec.ID, o.Volumes); err != nil {

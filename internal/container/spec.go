@@ -141,7 +141,7 @@ func (m *Manager) mountShm(rec *Record) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	m.unmountShm(rec.ID, false)
+	unmountAll(dir)
 	data := "mode=1777,size=" + strconv.FormatInt(rec.HostConfig.ShmSize, 10)
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
 		return fmt.Errorf("cannot mount the shared memory of container %s: %w", rec.Name, err)
@@ -149,12 +149,18 @@ func (m *Manager) mountShm(rec *Record) error {
 	return nil
 }
 
-func (m *Manager) unmountShm(id string, remove bool) {
-	dir := m.shmPath(id)
-	for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+// unmountShm takes away what mountShm made. Others that share it keep it.
+func (m *Manager) unmountShm(rec *Record) {
+	if !rec.HostConfig.IpcMode.IsShareable() {
+		return
 	}
-	if remove {
-		os.Remove(dir)
+	dir := m.shmPath(rec.ID)
+	unmountAll(dir)
+	os.Remove(dir)
+}
+
+func unmountAll(dir string) {
+	for unix.Unmount(dir, unix.MNT_DETACH) == nil {
 	}
 }
 

@@ -3,6 +3,7 @@ package clients
 import (
 	"bytes"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,10 @@ func TestDocker28(t *testing.T) {
 			u.tells()
 		})
 	}
+	// Old versions ask for shared memory that others can join.
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	must(t, 0, err)
+	same(t, "shared memory left mounted", strings.Contains(string(mounts), f.ExecRoot()+"/shm/"), false)
 }
 
 // user is a program with a client of Docker 28.
