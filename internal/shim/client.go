@@ -87,9 +87,11 @@ func (c *Client) Close() error {
 	return nil
 }
 
-func (c *Client) acquire(ctx context.Context) (*link, error) {
+// connect returns an idle connection or, unless reuse, one that is new for certain:
+// of one that was made before another broke it is not known who is at its end.
+func (c *Client) connect(ctx context.Context, reuse bool) (*link, error) {
 	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
+	if n := len(c.idle); n > 0 && reuse {
 		l := c.idle[n-1]
 		c.idle = c.idle[:n-1]
 		c.mu.Unlock()
@@ -126,7 +128,7 @@ func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte
 	}
 	var lost *link
 	for try := 0; ; try++ {
-		l, err := c.acquire(ctx)
+		l, err := c.connect(ctx, lost == nil)
 		if err != nil {
 			return err
 		}

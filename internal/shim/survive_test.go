@@ -2,12 +2,14 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/portproxy"
@@ -221,6 +224,52 @@ func kernelTellsExits() bool {
 	var major, minor int
 	fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
 	return major > 6 || major == 6 && minor >= 15
+}
+
+// A start during which io dies is not done by the next one: who asked for it is told
+// that it failed, and may have gone on without it. That there were other connections
+// to the one that died does not make a difference.
+func TestStartedOnceWhenIODies(t *testing.T) {
+	s := newTest(t)
+	r := s.request("sleep 100")
+	spec := s.spec("sleep", "100")
+	tried, over := filepath.Join(s.root, "tried"), filepath.Join(s.root, "over")
+	hook := "echo $$ >>" + tried + "; until [ -e " + over + " ]; do sleep 0.01; done"
+	spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", hook}}}}
+	r.Spec, _ = json.Marshal(spec)
+	var idle []*link
+	for range 3 {
+		l, err := s.Client.connect(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, l)
+	}
+	for _, l := range idle {
+		s.release(l)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.Start(t.Context(), r, nil)
+		failed <- err
+	}()
+	waitFor(t, "the hook", func() bool { b, _ := os.ReadFile(tried); return len(b) > 0 })
+	s.kill(func(i Info) int { return i.Pid })
+	if err := <-failed; !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("a start whose io died: %v", err)
+	}
+	b, err := os.ReadFile(tried)
+	hooks := strings.Fields(string(b))
+	if err != nil || len(hooks) != 1 {
+		t.Errorf("it was tried %d times (%v)", len(hooks), err)
+	}
+	if err := os.WriteFile(over, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, hook := range hooks {
+		pid, _ := strconv.Atoi(hook)
+		waitFor(t, "the hook to end", func() bool { return !alive(pid) })
+	}
 }
 
 // An upgrade under load keeps everything: PIDs, terminals, half typed keys,
