@@ -111,9 +111,16 @@ func (c *Client) release(l *link) {
 	c.idle = append(c.idle, l)
 }
 
-// errAnswerLost is returned for what must not be done twice when the connection
-// broke after it was sent and the same shim answers again: it was upgraded.
-var errAnswerLost = errs.Unavailable("the shim was upgraded while it was asked")
+// answerLost is returned for what must not be done twice when the connection broke
+// after it was sent and the same io seems to answer again, as one that was upgraded
+// does. One that is dying may still be connected to: whoever asks again asks this
+// process and no other.
+type answerLost struct {
+	error
+	pid int32
+}
+
+func (e answerLost) Unwrap() error { return e.error }
 
 // call sends one request and decodes its answer into out, if that is not nil.
 //
@@ -122,6 +129,11 @@ var errAnswerLost = errs.Unavailable("the shim was upgraded while it was asked")
 // everything it has begun before it is; otherwise only when repeat says that
 // doing it twice does no harm.
 func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte, repeat bool, files ...*os.File) error {
+	return c.callAt(ctx, 0, op, body, out, blob, repeat, files...)
+}
+
+// callAt is call to the io that is this process, or to any when pid is 0.
+func (c *Client) callAt(ctx context.Context, pid int32, op string, body, out any, blob []byte, repeat bool, files ...*os.File) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -132,13 +144,13 @@ func (c *Client) call(ctx context.Context, op string, body, out any, blob []byte
 		if err != nil {
 			return err
 		}
-		if lost != nil && lost.pid != l.pid && !repeat {
+		if pid != 0 && pid != l.pid || lost != nil && lost.pid != l.pid && !repeat {
 			l.Close()
 			return errs.Unavailable("the shim died while it was asked to %s", op)
 		}
 		if lost != nil && !repeat {
 			l.Close()
-			return errAnswerLost
+			return answerLost{errs.Unavailable("the shim was upgraded while it was asked to %s", op), l.pid}
 		}
 		answer, sent, err := l.exchange(ctx, request{op, raw}, blob, files)
 		if err == nil {
@@ -220,7 +232,7 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File, con
 	request.SeccompSize = len(r.Seccomp)
 	blob, began := slices.Concat(r.Spec, r.Seccomp), time.Now()
 	err := c.call(ctx, "start", &request, &out, blob, false, files...)
-	if errors.Is(err, errAnswerLost) {
+	if lost := (answerLost{}); errors.As(err, &lost) {
 		// An upgrade came between. It waits for what has begun, so that the
 		// process is there now or was never asked for.
 		s, found, lerr := c.find(ctx, r.ID, "")
@@ -230,7 +242,7 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File, con
 		if found && !s.StartedAt.Before(began) {
 			return &StartReply{Pid: s.Pid, StartedAt: s.StartedAt, StartTime: s.StartTime}, nil
 		}
-		err = c.call(ctx, "start", &request, &out, blob, false, files...)
+		err = c.callAt(ctx, lost.pid, "start", &request, &out, blob, false, files...)
 	}
 	if err != nil {
 		return nil, err
@@ -254,12 +266,12 @@ func (c *Client) find(ctx context.Context, id, execID string) (s Status, found b
 // shutdown.
 func (c *Client) Exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid int, err error) {
 	err = c.call(ctx, "exec", r, &pid, r.Process, false, conn)
-	if errors.Is(err, errAnswerLost) {
+	if lost := (answerLost{}); errors.As(err, &lost) {
 		s, found, lerr := c.find(ctx, r.ID, r.ExecID)
 		if lerr != nil || found {
 			return s.Pid, lerr
 		}
-		err = c.call(ctx, "exec", r, &pid, r.Process, false, conn)
+		err = c.callAt(ctx, lost.pid, "exec", r, &pid, r.Process, false, conn)
 	}
 	return pid, err
 }
