@@ -325,13 +325,27 @@ func (c *Cgroup) devicesV1(dir string, want *deviceSet) error {
 	return c.putMissing(remove, have, want)
 }
 
-// putMissing writes to file the exceptions a has and b has not.
+// putMissing writes to file the exceptions a has and b has not. The kernel takes
+// one with each write.
 func (c *Cgroup) putMissing(file string, a, b *deviceSet) error {
+	var missing []string
 	for _, d := range a.order {
 		if p := a.except[d] &^ b.except[d]; p != 0 {
-			if err := c.put("devices", file, d.String()+" "+p.String()); err != nil {
-				return err
-			}
+			missing = append(missing, d.String()+" "+p.String())
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	dir, _ := c.dir("devices")
+	w, err := openControl(filepath.Join(dir, file))
+	if err != nil {
+		return refused(err, "devices", file, missing[0])
+	}
+	defer w.close()
+	for _, value := range missing {
+		if err := w.write(value); err != nil {
+			return refused(err, "devices", file, value)
 		}
 	}
 	return nil

@@ -38,21 +38,41 @@ func readFile(path string) (string, error) {
 
 // writeFile writes a control file, which must exist.
 func writeFile(path, value string) error {
+	w, err := openControl(path)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	return w.write(value)
+}
+
+// control is a control file that is open for writing.
+type control struct {
+	fd   int
+	path string
+}
+
+func openControl(path string) (control, error) {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+		return control{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer unix.Close(fd)
+	return control{fd, path}, nil
+}
+
+func (w control) close() { _ = unix.Close(w.fd) }
+
+// write is one write: control files take no part of a value.
+func (w control) write(value string) error {
 	for {
-		_, err = unix.Write(fd, []byte(value))
-		if !errors.Is(err, unix.EINTR) {
-			break
+		_, err := unix.Write(w.fd, []byte(value))
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return &fs.PathError{Op: "write", Path: w.path, Err: err}
 		}
 	}
-	if err != nil {
-		return &fs.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
 }
 
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }

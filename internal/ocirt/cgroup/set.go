@@ -38,10 +38,15 @@ func putIn(dir, controller, file, value string) error {
 	if strings.Contains(file, "/") {
 		return errs.InvalidArgument("invalid cgroup file name %q", file)
 	}
-	err := writeFile(filepath.Join(dir, file), value)
+	if err := writeFile(filepath.Join(dir, file), value); err != nil {
+		return refused(err, controller, file, value)
+	}
+	return nil
+}
+
+// refused says in a sentence why a control file could not be written.
+func refused(err error, controller, file, value string) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, unix.ENOENT):
 		return errs.NotImplemented("cannot set %s to %q: the %s controller of this kernel does not offer it here: %w", file, value, controller, err)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.ENODEV):
