@@ -81,6 +81,9 @@ type Container struct {
 	// Cgroup is the cgroup to join. When nil, Start creates the one the
 	// specification names (Linux.CgroupsPath, Linux.Resources).
 	Cgroup *cgroup.Cgroup
+	// Spare, when set, is asked for a cgroup made ahead that suits the one Start
+	// is about to create; it returns nil when it has none. Start uses it up.
+	Spare func(path string, res *specs.LinuxResources) *cgroup.Spare
 	// StartFIFO, when set, is the path of an existing FIFO: the process is made
 	// ready and then waits until Release is called with the same path. This is
 	// the split between create and start of the OCI runtime command line. Only

@@ -40,6 +40,7 @@ type builder struct {
 	mounts  []mountPlan
 	home    string // $HOME for the process when it has none
 	cgroup  *cgroup.Cgroup
+	spare   *cgroup.Spare // what cgroup was made of, or nil
 
 	extra    []*os.File
 	streams  []stream

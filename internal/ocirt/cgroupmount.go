@@ -15,9 +15,9 @@ import (
 // writes itself to the tasks file of each hierarchy, which spares the kernel
 // the wait for everybody else that moving another process costs. The directory
 // returned, in v2, is for CLONE_INTO_CGROUP; "" when there is none.
-func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string) {
+func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string, err error) {
 	if c == nil {
-		return ""
+		return "", nil
 	}
 	for _, file := range c.ProcsFiles() {
 		if filepath.Base(file) == "cgroup.procs" && v2dir == "" && cgroup.Detect() != cgroup.Legacy {
@@ -25,11 +25,20 @@ func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string) {
 			continue
 		}
 		b.Doing("join", "cgroup "+filepath.Dir(file))
+		if f := b.spare.Tasks(file); f != nil {
+			fd, err := b.pass(f)
+			if err != nil {
+				return "", err
+			}
+			b.Sys(unix.SYS_WRITE, fd, b.Str("0"), spawn.Int(1))
+			b.Sys(unix.SYS_CLOSE, fd).Ignore()
+			continue
+		}
 		b.Sys(unix.SYS_OPENAT, spawn.Int(unix.AT_FDCWD), b.Str(file), spawn.Int(unix.O_WRONLY|unix.O_CLOEXEC)).Save(b.temp)
 		b.Sys(unix.SYS_WRITE, spawn.Val(b.temp), b.Str("0"), spawn.Int(1))
 		b.shut(b.temp)
 	}
-	return v2dir
+	return v2dir, nil
 }
 
 // mountCgroup shows the container its cgroups. With v2 that is the file system

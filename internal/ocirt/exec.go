@@ -76,7 +76,11 @@ func (b *builder) compileExec(e *Exec, target *os.File) (cgroupDir string, err e
 			return "", err
 		}
 	}
-	cgroupDir = e.v2Cgroup(b.joinCgroup(e.Cgroup))
+	v2dir, err := b.joinCgroup(e.Cgroup)
+	if err != nil {
+		return "", err
+	}
+	cgroupDir = e.v2Cgroup(v2dir)
 	if a := b.process.ExecCPUAffinity; a != nil {
 		if err := b.setAffinity(a.Final); err != nil {
 			return "", err

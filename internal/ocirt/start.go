@@ -45,8 +45,9 @@ type openedRoot struct {
 
 type madeCgroup struct {
 	*cgroup.Cgroup
-	made bool
-	err  error
+	made  bool
+	spare *cgroup.Spare // what it was made of, or nil
+	err   error
 }
 
 // Prepare begins a start and returns at once. The caller may still set the
@@ -61,8 +62,7 @@ func Prepare(c *Container) (*Prepared, error) {
 		p.root <- openedRoot{f, err}
 	}()
 	go func() {
-		cg, made, err := containerCgroup(c)
-		p.cgroup <- madeCgroup{cg, made, err}
+		p.cgroup <- containerCgroup(c)
 	}()
 	return p, nil
 }
@@ -70,13 +70,14 @@ func Prepare(c *Container) (*Prepared, error) {
 // Start is the rest of the package's Start.
 func (p *Prepared) Start(ctx context.Context) (*Process, error) {
 	cg, root := <-p.cgroup, <-p.root
+	defer cg.spare.Close()
 	err := cg.err
 	if err == nil {
 		err = root.err
 	}
 	var process *Process
 	if err == nil {
-		process, err = start(ctx, p.c, cg.Cgroup, root.file)
+		process, err = start(ctx, p.c, cg, root.file)
 	}
 	if err != nil {
 		cg.drop()
@@ -89,7 +90,9 @@ func (p *Prepared) Start(ctx context.Context) (*Process, error) {
 
 // Drop takes back what Prepare has made.
 func (p *Prepared) Drop() {
-	(<-p.cgroup).drop()
+	cg := <-p.cgroup
+	cg.drop()
+	cg.spare.Close()
 	if root := <-p.root; root.file != nil {
 		root.file.Close()
 	}
@@ -124,30 +127,31 @@ func holder() *specs.Process {
 	return &specs.Process{Cwd: "/", NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{}}
 }
 
-// containerCgroup is the cgroup to start in, and whether it was made for that.
-func containerCgroup(c *Container) (cg *cgroup.Cgroup, made bool, err error) {
+// containerCgroup is the cgroup to start in, made unless it is there.
+func containerCgroup(c *Container) madeCgroup {
 	if c.Cgroup != nil {
-		return c.Cgroup, false, nil
+		return madeCgroup{Cgroup: c.Cgroup}
 	}
-	path := c.Spec.Linux.CgroupsPath
+	path, res := c.Spec.Linux.CgroupsPath, c.Spec.Linux.Resources
 	if path == "" {
 		path = "/" + c.ID
 	}
-	cg = cgroup.New(path)
-	if err := cg.Create(c.Spec.Linux.Resources); err != nil {
-		return nil, false, err
+	m := madeCgroup{Cgroup: cgroup.New(path), made: true}
+	if c.Spare != nil {
+		m.spare = c.Spare(path, res)
 	}
-	return cg, true, nil
+	m.err = m.CreateFrom(m.spare, res)
+	return m
 }
 
-func start(ctx context.Context, c *Container, cg *cgroup.Cgroup, root *os.File) (_ *Process, err error) {
+func start(ctx context.Context, c *Container, cg madeCgroup, root *os.File) (_ *Process, err error) {
 	process := c.Spec.Process
 	if process == nil {
 		process = holder()
 	}
 	b := newBuilder(c.Spec, process, c.ExtraFiles)
 	defer b.close()
-	b.id, b.bundle, b.cgroup, b.filter = c.ID, c.Bundle, cg, c.Filter
+	b.id, b.bundle, b.cgroup, b.spare, b.filter = c.ID, c.Bundle, cg.Cgroup, cg.spare, c.Filter
 	if b.ns, err = parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS); err != nil {
 		return nil, err
 	}
@@ -188,7 +192,9 @@ func (b *builder) checkNamespaces() error {
 func (b *builder) compile(c *Container, root *os.File) (cgroupDir string, err error) {
 	b.home = homeOf(root, b.process)
 
-	cgroupDir = b.joinCgroup(b.cgroup)
+	if cgroupDir, err = b.joinCgroup(b.cgroup); err != nil {
+		return "", err
+	}
 	b.copyAt = b.NewReg()
 	if err := b.early(); err != nil {
 		return "", err

@@ -123,15 +123,20 @@ func (c *Cgroup) Dir(controller string) string {
 // allows. An error leaves nothing behind that was not there before.
 //
 // A controller the machine has not got is an error only when res asks for it.
-func (c *Cgroup) Create(res *specs.LinuxResources) (err error) {
+func (c *Cgroup) Create(res *specs.LinuxResources) error { return c.CreateFrom(nil, res) }
+
+// CreateFrom is Create of a spare that suits (Spare.Suits), or of none, nil. The
+// spare is used up; the caller closes it when nobody needs its files any more.
+func (c *Cgroup) CreateFrom(s *Spare, res *specs.LinuxResources) (err error) {
 	if c.err != nil {
-		return c.err
+		return errors.Join(c.err, s.Discard())
 	}
 	if res == nil {
 		res = &specs.LinuxResources{}
 	}
 	c.needUnified = c.needUnified || c.wantsUnified(res)
-	var made []string
+	made := s.become(c.path)
+	ready := made != nil
 	defer func() {
 		if err != nil {
 			for _, d := range slices.Backward(made) {
@@ -140,14 +145,19 @@ func (c *Cgroup) Create(res *specs.LinuxResources) (err error) {
 		}
 	}()
 	for _, h := range c.used() {
+		if ready && !h.v2 {
+			continue
+		}
 		m, err := c.makeDir(h)
 		made = append(made, m...)
 		if err != nil {
 			return fmt.Errorf("cannot create cgroup %s: %w", c.path, err)
 		}
 	}
-	if err := c.applyDevices(res.Devices, true); err != nil {
-		return err
+	if !ready {
+		if err := c.applyDevices(res.Devices, true); err != nil {
+			return err
+		}
 	}
 	return c.apply(res)
 }
