@@ -129,6 +129,7 @@ func New(ctx context.Context, o Options) (*Manager, error) {
 		endpoints: map[string]*endpoint{},
 	}
 	m.spares.m, m.sweeper.m = m, m
+	m.spares.schedule.Fill, m.spares.schedule.Expire = m.spares.fill, m.spares.expire
 	if err := m.load(); err != nil {
 		link.Close()
 		later.Close()

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/ahead"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/network/netns"
 	"github.com/gantry-containers/gantry/internal/network/rtnl"
@@ -161,14 +162,6 @@ func (m *Manager) holds(link string) bool {
 	return false
 }
 
-const (
-	// refillDelay lets the start that took a spare have the processors.
-	refillDelay = 15 * time.Millisecond
-	// spareLife is how long after the last start spares are kept: an idle
-	// engine holds nothing.
-	spareLife = 30 * time.Second
-)
-
 // spares are prepared while containers are being started, for the next one.
 // They live in the descriptors of this process only: when it is killed, the
 // kernel removes them.
@@ -177,13 +170,12 @@ type spares struct {
 
 	mu      sync.Mutex // guards what follows
 	list    []*spare
-	alone   []*os.File  // isolated namespaces
-	bridged bool        // one of list was wanted lately
-	cut     bool        // one of alone was
-	filling *time.Timer // runs fill
-	waiting bool        // filling is set
-	expiry  *time.Timer // runs expire
+	alone   []*os.File // isolated namespaces
+	bridged bool       // one of list was wanted lately
+	cut     bool       // one of alone was
 	closed  bool
+
+	schedule ahead.Schedule // runs fill and expire
 }
 
 // get returns a spare that is whole and on the bridge, or nil.
@@ -224,28 +216,14 @@ func (p *spares) taken() {
 	p.refill()
 }
 
-// refill has spares made in a while, of the kinds that are wanted. p.mu is held.
+// refill has spares made in a while, of the kinds that are wanted.
 func (p *spares) refill() {
-	if p.m.Spare <= 0 || p.closed {
-		return
-	}
-	if p.filling == nil {
-		p.filling = time.AfterFunc(refillDelay, p.fill)
-		p.expiry = time.AfterFunc(spareLife, p.expire)
-		p.waiting = true
-		return
-	}
-	p.expiry.Reset(spareLife)
-	if !p.waiting {
-		p.waiting = true
-		p.filling.Reset(refillDelay)
+	if p.m.Spare > 0 {
+		p.schedule.Used()
 	}
 }
 
 func (p *spares) fill() {
-	p.mu.Lock()
-	p.waiting = false
-	p.mu.Unlock()
 	p.fillIsolated()
 	for p.wanting() {
 		bridge, err := p.m.ensure()
@@ -311,11 +289,8 @@ func (p *spares) expire() {
 func (p *spares) drain() {
 	p.mu.Lock()
 	p.closed = true
-	if p.filling != nil {
-		p.filling.Stop()
-		p.expiry.Stop()
-	}
 	p.mu.Unlock()
+	p.schedule.Stop()
 	p.expire()
 }
 

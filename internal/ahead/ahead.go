@@ -1,0 +1,76 @@
+// Package ahead says when things are made ahead of need: in a quiet moment after
+// one was used, and only while they are being used, so that an idle engine holds
+// nothing. What they are it does not know.
+package ahead
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// delay lets the start that used something up have the processors.
+	delay = 15 * time.Millisecond
+	// Life is how long after the last use what was made ahead is kept.
+	Life = 30 * time.Second
+)
+
+// Schedule calls two functions, each in a goroutine of its own. The zero value
+// but for them is ready.
+type Schedule struct {
+	Fill   func()        // makes what is missing
+	Expire func()        // gives up all there is
+	Life   time.Duration // 0 is the package's
+
+	mu      sync.Mutex // guards what follows
+	filling *time.Timer
+	waiting bool // filling is set
+	expiry  *time.Timer
+	stopped bool
+}
+
+// Used has Fill called in a while, once for all uses until then, and Expire when
+// there are no more of them.
+func (s *Schedule) Used() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	if s.filling == nil {
+		s.filling = time.AfterFunc(delay, s.fill)
+		s.expiry = time.AfterFunc(s.life(), s.Expire)
+		s.waiting = true
+		return
+	}
+	s.expiry.Reset(s.life())
+	if !s.waiting {
+		s.waiting = true
+		s.filling.Reset(delay)
+	}
+}
+
+func (s *Schedule) life() time.Duration {
+	if s.Life == 0 {
+		return Life
+	}
+	return s.Life
+}
+
+func (s *Schedule) fill() {
+	s.mu.Lock()
+	s.waiting = false
+	s.mu.Unlock()
+	s.Fill()
+}
+
+// Stop ends the calls for good. One that has begun may still be under way.
+func (s *Schedule) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	if s.filling != nil {
+		s.filling.Stop()
+		s.expiry.Stop()
+	}
+}
