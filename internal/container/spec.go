@@ -27,14 +27,20 @@ import (
 
 // cgroupPath is where the container is below the root of every hierarchy.
 func (m *Manager) cgroupPath(rec *Record) string {
-	parent := rec.HostConfig.CgroupParent
-	if parent == "" {
-		parent = m.opts.Defaults.CgroupParent
-	}
-	if parent == "" {
-		parent = m.opts.Instance
-	}
+	parent, _ := m.cgroupParent(rec)
 	return path.Join("/", parent, rec.ID)
+}
+
+// cgroupParent is what the container's cgroup is in, and whether that is this
+// engine's alone: a user's choice may be anybody's.
+func (m *Manager) cgroupParent(rec *Record) (parent string, own bool) {
+	switch {
+	case rec.HostConfig.CgroupParent != "":
+		return rec.HostConfig.CgroupParent, false
+	case m.opts.Defaults.CgroupParent != "":
+		return m.opts.Defaults.CgroupParent, false
+	}
+	return m.opts.Instance, true
 }
 
 func netNSPath(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }

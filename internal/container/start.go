@@ -163,6 +163,7 @@ func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbo
 	if err != nil {
 		return nil, err
 	}
+	_, own := m.cgroupParent(rec)
 	return &shim.StartRequest{
 		ID:          rec.ID,
 		Runtime:     external,
@@ -170,6 +171,7 @@ func (m *Manager) startRequest(ctx context.Context, rec *Record, sandbox *Sandbo
 		Seccomp:     profile,
 		RootMounts:  mounts,
 		Bundle:      m.dir(rec.ID),
+		OwnParent:   own,
 		Terminal:    rec.Config.Tty,
 		OpenStdin:   rec.Config.OpenStdin,
 		StdinOnce:   rec.Config.StdinOnce,

@@ -36,6 +36,7 @@ func (h *Holder) adopt(kept map[string]map[string]*os.File) {
 		}
 	}
 	h.sweepBundles()
+	h.spares.sweep()
 	for id, files := range kept {
 		h.store.drop(held{Key: id})
 		for _, f := range files {

@@ -19,7 +19,10 @@ type StartRequest struct {
 	SeccompSize int             `json:",omitempty"` // its bytes; set by Client.Start
 	RootMounts  []mount.Mount   `json:",omitempty"`
 	Bundle      string          `json:",omitempty"`
-	Runtime     *Runtime        `json:",omitempty"` // nil is the built-in one
+	// OwnParent says that the directory the cgroup is made in is this engine's
+	// alone: others may be made there ahead.
+	OwnParent bool     `json:",omitempty"`
+	Runtime   *Runtime `json:",omitempty"` // nil is the built-in one
 
 	Terminal    bool    `json:",omitempty"`
 	OpenStdin   bool    `json:",omitempty"`

@@ -67,7 +67,8 @@
 //
 // In this order: Holder.gate (a kind of lock: entered by whatever handles data
 // or a request, shut by an upgrade), Holder.mu, task.holdMu, storeClient.mu,
-// task.mu, client.mu, task.inMu. No lock but the gate is held while blocking on
-// a descriptor, except client.mu and task.inMu, which exist to keep writes to
-// one descriptor whole, and storeClient.mu, whose connection has a deadline.
+// task.mu, client.mu, task.inMu; and Holder.gate, spares.busy, spares.mu. No lock
+// but the gate is held while blocking on a descriptor, except client.mu and
+// task.inMu, which exist to keep writes to one descriptor whole, and
+// storeClient.mu, whose connection has a deadline.
 package shim

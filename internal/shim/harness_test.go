@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 		if b, err := os.ReadFile(filepath.Join(os.Args[len(os.Args)-1], stallFile)); err == nil {
 			stallLimit, _ = time.ParseDuration(string(b))
 		}
+		if b, err := os.ReadFile(filepath.Join(os.Args[len(os.Args)-1], spareLifeFile)); err == nil {
+			spareLife, _ = time.ParseDuration(string(b))
+		}
 		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "daemon" {
@@ -43,6 +46,9 @@ func TestMain(m *testing.M) {
 
 // stallFile, in the exec root, says how long a shim of a test lets a client stall.
 const stallFile = "stall-limit"
+
+// spareLifeFile says how long it keeps spare cgroups.
+const spareLifeFile = "spare-life"
 
 // rounds is how often a test repeats what has to work every time: as often as
 // GANTRY_SOAK says, which script/soak sets and which reads the number.
@@ -149,6 +155,9 @@ func (s *shimTest) tearDown() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	if left := s.spareDirs(); len(left) > 0 {
+		s.Errorf("spare cgroups are left: %v", left)
+	}
 	if err := cgroup.New(s.cgroup).Delete(); err != nil {
 		s.Errorf("a cgroup is left: %v", err)
 	}
@@ -186,7 +195,7 @@ func (s *shimTest) request(script string) *StartRequest {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return &StartRequest{ID: id, Spec: raw, Log: logs.Config{Driver: logs.JSONFile, Path: filepath.Join(s.TempDir(), id+"-json.log")}}
+	return &StartRequest{ID: id, Spec: raw, OwnParent: true, Log: logs.Config{Driver: logs.JSONFile, Path: filepath.Join(s.TempDir(), id+"-json.log")}}
 }
 
 func (s *shimTest) start(r *StartRequest) *StartReply {

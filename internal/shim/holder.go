@@ -34,6 +34,7 @@ type Holder struct {
 
 	orphans reaper
 	filters filters
+	spares  *spares
 
 	baseOnce sync.Once
 	baseNS   *os.File // see base
@@ -62,10 +63,12 @@ func (k key) String() string {
 }
 
 func newHolder(execRoot string, log *slog.Logger) *Holder {
+	gate := newGate()
 	return &Holder{
 		execRoot: execRoot,
 		log:      log,
-		gate:     newGate(),
+		gate:     gate,
+		spares:   newSpares(execRoot, log, gate),
 		tasks:    map[key]*task{},
 		leaving:  map[key]*task{},
 		pending:  map[key][]*client{},

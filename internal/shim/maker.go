@@ -29,6 +29,9 @@ func (t *task) maker(r *StartRequest, spec *specs.Spec, netns *os.File) (maker, 
 		return &externalMaker{t.h.external(r.Runtime, t.id), spec, r.RootMounts, netns}, nil
 	}
 	c := &ocirt.Container{ID: r.ID, Spec: spec, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns, Base: t.h.base(), Mtab: true}
+	if r.OwnParent {
+		c.Spare = t.h.spares.take
+	}
 	p, err := ocirt.Prepare(c)
 	if err != nil {
 		return nil, err

@@ -206,6 +206,7 @@ func (h *Holder) end() error {
 		return err
 	}
 	h.log.Info("the shim ends", "pid", os.Getpid())
+	h.spares.close()
 	h.store.shutdown()
 	os.Remove(SocketPath(h.execRoot))
 	os.Remove(netSocket(h.execRoot))

@@ -61,6 +61,7 @@ func (h *Holder) upgrade(binary string, requester *net.UnixConn) error {
 	if !shut {
 		return errs.Unavailable("cannot upgrade the shim: a request takes too long")
 	}
+	h.spares.clear()
 	hand := &hands{}
 	state := h.pack(hand, requester)
 	defer h.reopenLogs(state)

@@ -42,7 +42,7 @@ func TestClientsCut(t *testing.T) {
 		{"run", "--rm", "busybox", "sleep", "0.3"},
 	}
 	f.cut(commands, 1) // what grows once grows now
-	before, held := f.resources(), entries(fmt.Sprintf("/proc/%d/fd", f.shimInfo().Pid))
+	before, held := f.resources(), f.ioFiles()
 	f.cut(commands, f.rounds())
 	f.settled(before, held)
 	l.known()
@@ -78,7 +78,7 @@ func TestRequestsCut(t *testing.T) {
 	f := newFixture(t)
 	l := f.startLoad()
 	f.ok("exec", "counter0", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=24")
-	before, held := f.resources(), entries(fmt.Sprintf("/proc/%d/fd", f.shimInfo().Pid))
+	before, held := f.resources(), f.ioFiles()
 	for round := range f.rounds() {
 		for _, request := range []string{
 			"POST /images/load HTTP/1.1\r\nContent-Length: 1000000\r\n",

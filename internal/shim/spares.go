@@ -1,0 +1,187 @@
+package shim
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantry-containers/gantry/internal/ahead"
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+)
+
+// spareCgroups is how many are kept while containers are being started.
+const spareCgroups = 2
+
+// spareLife is how long after the last start spares are kept.
+var spareLife = ahead.Life
+
+// spares are cgroups made ahead, on cgroup v1, for the next container that is
+// like the last. They have directories, which outlive this process when it is
+// killed: the parent they are in is written down while there are any, and the
+// next io sweeps them.
+type spares struct {
+	execRoot string
+	log      *slog.Logger
+	gate     *gate
+
+	busy  sync.Mutex // held while spares are made or given up; guards what follows
+	noted string     // the parent that is written down
+	made  int        // numbers the names
+
+	mu     sync.Mutex // guards what follows
+	list   []*cgroup.Spare
+	want   wanted
+	closed bool
+
+	schedule ahead.Schedule // runs fill and expire
+}
+
+func newSpares(execRoot string, log *slog.Logger, gate *gate) *spares {
+	p := &spares{execRoot: execRoot, log: log, gate: gate}
+	p.schedule.Fill, p.schedule.Expire, p.schedule.Life = p.fill, p.expire, spareLife
+	return p
+}
+
+// wanted is what spares are to be like: the last cgroup asked for.
+type wanted struct {
+	parent  string
+	devices []specs.LinuxDeviceCgroup
+}
+
+// take returns a spare that suits, or nil, and has another made in a while.
+func (p *spares) take(name string, res *specs.LinuxResources) *cgroup.Spare {
+	if cgroup.Detect() == cgroup.Unified {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.want = wanted{parent: path.Dir(name)}
+	if res != nil {
+		p.want.devices = res.Devices
+	}
+	p.schedule.Used()
+	i := slices.IndexFunc(p.list, func(s *cgroup.Spare) bool { return s.Suits(name, res) })
+	if i < 0 {
+		return nil
+	}
+	s := p.list[i]
+	p.list = slices.Delete(p.list, i, i+1)
+	return s
+}
+
+// fill makes spares like the last cgroup wanted, in place of others. It is inside
+// the gate: an upgrade leaves none half made.
+func (p *spares) fill() {
+	p.gate.enter()
+	defer p.gate.leave()
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	p.mu.Lock()
+	want := p.want
+	p.mu.Unlock()
+	p.drop(p.unlike(want))
+	for p.wanting(want) {
+		s, err := p.make(want)
+		if err != nil {
+			p.log.Warn("containers start slower", "error", err)
+			return
+		}
+		p.mu.Lock()
+		p.list = append(p.list, s)
+		p.mu.Unlock()
+	}
+}
+
+func (p *spares) wanting(want wanted) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed && want.parent != "" && len(p.list) < spareCgroups
+}
+
+// make makes a spare, and a note of where it is before. p.busy is held, and there
+// are none in another parent.
+func (p *spares) make(want wanted) (*cgroup.Spare, error) {
+	if want.parent != p.noted {
+		if err := os.WriteFile(p.note(), []byte(want.parent), 0o600); err != nil {
+			return nil, err
+		}
+		p.noted = want.parent
+	}
+	p.made++
+	return cgroup.NewSpare(path.Join(want.parent, fmt.Sprint(sparePrefix(p.execRoot), p.made)), want.devices)
+}
+
+// unlike takes the spares out of the list of which what is wanted cannot be made.
+func (p *spares) unlike(want wanted) (others []*cgroup.Spare) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.list = slices.DeleteFunc(p.list, func(s *cgroup.Spare) bool {
+		suits := s.Suits(path.Join(want.parent, "any"), &specs.LinuxResources{Devices: want.devices})
+		if !suits {
+			others = append(others, s)
+		}
+		return !suits
+	})
+	return others
+}
+
+// drop gives up spares that are not in the list any more.
+func (p *spares) drop(list []*cgroup.Spare) {
+	for _, s := range list {
+		if err := s.Discard(); err != nil {
+			p.log.Error("cannot remove a spare cgroup", "error", err)
+		}
+	}
+}
+
+func (p *spares) expire() {
+	p.gate.enter()
+	defer p.gate.leave()
+	p.clear()
+}
+
+// clear gives all spares up. Inside the gate, or when it is shut.
+func (p *spares) clear() {
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	p.mu.Lock()
+	list := p.list
+	p.list, p.want = nil, wanted{}
+	p.mu.Unlock()
+	p.drop(list)
+	os.Remove(p.note())
+	p.noted = ""
+}
+
+// close gives all spares up for good.
+func (p *spares) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.schedule.Stop()
+	p.clear()
+}
+
+// note is where the parent of the spares is written down.
+func (p *spares) note() string { return filepath.Join(p.execRoot, "spares") }
+
+// sweep removes the spares of an io that was killed.
+func (p *spares) sweep() {
+	parent, err := os.ReadFile(p.note())
+	if err != nil {
+		return
+	}
+	if err := cgroup.SweepSpares(string(parent), sparePrefix(p.execRoot)); err != nil {
+		p.log.Error("spare cgroups are left", "error", err)
+	}
+	os.Remove(p.note())
+}
+
+// sparePrefix begins the names of spares. They say whose they are, and hide.
+func sparePrefix(execRoot string) string { return "." + CgroupName(execRoot)[1:] + "-spare-" }
