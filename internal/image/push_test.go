@@ -25,7 +25,12 @@ import (
 func (r *rig) push(ref string, opts PushOptions) string {
 	r.t.Helper()
 	var out messages
-	opts.Progress = out.add
+	opts.Progress = func(m jsonstream.Message) {
+		if m.ID != "" && m.Progress == nil {
+			r.t.Errorf("%s: %s is no step of a layer: a terminal would keep its bar beside it", m.ID, m.Status)
+		}
+		out.add(m)
+	}
 	if err := r.Push(context.Background(), ref, opts); err != nil {
 		r.t.Fatalf("push %s: %v", ref, err)
 	}

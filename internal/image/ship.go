@@ -152,9 +152,11 @@ func (p *pusher) sendBlobs(ctx context.Context, parts []*outgoing) error {
 	return eg.Wait()
 }
 
+// tell changes a layer's line: without a step, an empty one too, clients would
+// begin another line below it.
 func (p *pusher) tell(id, status string) {
 	if id != "" {
-		p.out.status(id, status)
+		p.out.layer(id)(step{status: status})
 	}
 }
 
