@@ -78,6 +78,8 @@ func settle(execRoot string) (*slog.Logger, error) {
 	if os.Getuid() != 0 {
 		return nil, fmt.Errorf("gantry-shim has to run as root")
 	}
+	// net was executed as /proc/self/exe, and would be "exe" to who asks what holds a port.
+	_ = os.WriteFile("/proc/self/comm", []byte("gantry-shim"), 0)
 	// Not allowed without CAP_SYS_RESOURCE; then it is as others are.
 	os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
 	f, err := openLog(logPath(execRoot))

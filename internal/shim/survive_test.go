@@ -489,6 +489,14 @@ func TestNetDies(t *testing.T) {
 	if err := s.SetPorts(t.Context(), "web", []portproxy.Mapping{mapping}); err != nil {
 		t.Fatal(err)
 	}
+	// Others that want the port are told this name.
+	info, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", info.NetPid)); string(name) != "gantry-shim\n" {
+		t.Errorf("the net role is called %q, %v", name, err)
+	}
 	err = s.SetPorts(t.Context(), "other", []portproxy.Mapping{mapping})
 	var bind *portproxy.BindError
 	if !errors.As(err, &bind) || !bind.InUse() || !strings.Contains(err.Error(), "web") {
