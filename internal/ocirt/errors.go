@@ -60,7 +60,7 @@ func (e *ExecError) Error() string {
 	case e.Errno == unix.EACCES && e.Dir:
 		return fmt.Sprintf("exec: %q: is a directory", e.Path)
 	case e.Errno == unix.ENOEXEC:
-		return fmt.Sprintf("exec %s: exec format error", e.Path)
+		return fmt.Sprintf("exec %s: exec format error (it is for another kind of processor, or a script without #!)", e.Path)
 	}
 	return fmt.Sprintf("exec: %q: %v", e.Path, e.Errno)
 }

@@ -108,7 +108,7 @@ func TestExecErrors(t *testing.T) {
 		{"not executable", "/etc/passwd", ErrNotExecutable, `exec: "/etc/passwd": permission denied`},
 		{"not executable in PATH", "plain", ErrNotExecutable, `exec: "plain": permission denied`},
 		{"directory", "/etc", ErrNotExecutable, `exec: "/etc": is a directory`},
-		{"format", "/bin/garbage", ErrNotExecutable, `exec /bin/garbage: exec format error`},
+		{"format", "/bin/garbage", ErrNotExecutable, `exec /bin/garbage: exec format error (it is for another kind of processor, or a script without #!)`},
 		{"interpreter", "/bin/script", ErrNotFound, `exec /bin/script: no such file or directory (its interpreter or loader is missing)`},
 		{"below a file", "/etc/passwd/x", ErrNotFound, `exec: "/etc/passwd/x": stat /etc/passwd/x: no such file or directory`},
 	}

@@ -110,7 +110,7 @@ func TestStartOfWhatCannotBeExecuted(t *testing.T) {
 		content, late, want string
 		code                int
 	}{
-		"garbage":        {"\x7fnothing", "", "exec /tmp/p: exec format error", 126},
+		"garbage":        {"\x7fnothing", "", "exec /tmp/p: exec format error (it is for another kind of processor, or a script without #!)", 126},
 		"no interpreter": {"#!/no/such/one\n", "", "exec /tmp/p: no such file or directory (its interpreter or loader is missing)", 127},
 		"gone":           {"#!/bin/sh\n", "gone", `exec: "/tmp/p": stat /tmp/p: no such file or directory`, 127},
 	} {
