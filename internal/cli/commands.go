@@ -214,7 +214,7 @@ func (a *app) wanted(all []entry, args []string) func(parent string, e entry) bo
 
 func (a *app) newCommand(e entry, name string) *cobra.Command {
 	if e.build == nil {
-		return &cobra.Command{Use: name, Short: e.short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return &cobra.Command{Use: name + " COMMAND", DisableFlagsInUseLine: true, Short: e.short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			a.help(cmd)
 			return nil
 		}}

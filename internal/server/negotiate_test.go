@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	ntypes "github.com/moby/moby/api/types/network"
+
 	"github.com/gantry-containers/gantry/internal/errs"
 )
 
@@ -13,6 +15,7 @@ import (
 // maker chose.
 func TestVersions(t *testing.T) {
 	f := newFixture()
+	f.networks.inspect = &ntypes.Inspect{Network: ntypes.Network{Name: "bridge"}}
 	for _, tt := range []struct {
 		path    string
 		status  int
@@ -38,8 +41,17 @@ func TestVersions(t *testing.T) {
 		{"/plugins", 200, ""},
 		{"/swarm", 503, "This node is not a swarm manager."},
 		{"/v1.24/nodes", 503, "This node is not a swarm manager."},
+		{"POST /v1.24/networks/create", 501, "this engine has no user-defined networks yet: its networks are bridge, host and none"},
+		{"POST /networks/x/connect", 501, "this engine has no user-defined networks yet: its networks are bridge, host and none"},
+		{"POST /networks/x/disconnect", 501, "this engine has no user-defined networks yet: its networks are bridge, host and none"},
+		{"DELETE /networks/bridge", 403, "bridge is a pre-defined network and cannot be removed"},
+		{"POST /build", 501, "this engine does not build images yet"},
 	} {
-		w := f.ask("GET", tt.path, "")
+		method, path, ok := strings.Cut(tt.path, " ")
+		if !ok {
+			method, path = "GET", tt.path
+		}
+		w := f.ask(method, path, "")
 		if tt.status == 200 {
 			if w.Code != 200 {
 				t.Errorf("%s: %d %s", tt.path, w.Code, w.Body)

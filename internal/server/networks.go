@@ -37,3 +37,12 @@ func (s *Server) inspectNetwork(w *response, r *request) error {
 	}
 	return writeJSON(w, http.StatusOK, legacyNetwork(n))
 }
+
+// removeNetwork refuses: there are no networks but those the engine needs.
+func (s *Server) removeNetwork(_ *response, r *request) error {
+	n, err := s.networks.Inspect(r.Context(), r.name)
+	if err != nil {
+		return err
+	}
+	return errs.Forbidden("%s is a pre-defined network and cannot be removed", n.Name)
+}

@@ -109,6 +109,12 @@ func routes() []route {
 		{method: post, pattern: "/networks/prune", since: 1_25, handle: (*Server).pruneNetworks},
 		{method: get, pattern: "/networks/{name}", handle: (*Server).inspectNetwork},
 
+		{method: post, pattern: "/networks/create", body: bodyRaw, handle: (*Server).noNetworks},
+		{method: post, pattern: "/networks/{name}/connect", body: bodyRaw, handle: (*Server).noNetworks},
+		{method: post, pattern: "/networks/{name}/disconnect", body: bodyRaw, handle: (*Server).noNetworks},
+		{method: del, pattern: "/networks/{name}", handle: (*Server).removeNetwork},
+
+		{method: post, pattern: "/build", body: bodyRaw, handle: (*Server).noBuilds},
 		{method: post, pattern: "/build/prune", since: 1_31, handle: (*Server).pruneBuildCache},
 
 		{method: get, pattern: "/plugins", since: 1_25, handle: (*Server).listPlugins},

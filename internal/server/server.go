@@ -116,7 +116,7 @@ func (s *Server) handle(w *response, r *request, rt *route, version string) erro
 // error for plain text get it as that.
 func (s *Server) fail(w *response, r *request, version string, err error) {
 	status := statusOf(err)
-	if status >= http.StatusInternalServerError && r.Context().Err() == nil {
+	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented && r.Context().Err() == nil {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	} else {
 		s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
