@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
@@ -137,6 +138,9 @@ func (m *Manager) provideMount(ctx context.Context, c *Container, mnt *Mount) er
 			}
 		}
 		v, err := m.opts.Volumes.Use(ctx, spec, c.rec.ID)
+		if errdefs.IsNotFound(err) {
+			return errs.InvalidArgument("%s", err) // as above: it is not the image
+		}
 		if err != nil {
 			return err
 		}
