@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -86,5 +87,23 @@ func TestPrepareKeepsFew(t *testing.T) {
 	c.Prepare(context.Background(), 100)
 	if len(c.idle) != maxIdle {
 		t.Errorf("%d idle connections", len(c.idle))
+	}
+}
+
+// An engine dies while it answers: the person reads a sentence, the program what
+// io.Reader says of it.
+func TestAnswerIsCut(t *testing.T) {
+	c, _ := engine(t, func(_ int, conn net.Conn, _ *http.Request) bool {
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nline\r\n")
+		return false
+	})
+	resp, err := c.Do(t.Context(), &Request{Method: "GET", Path: "/logs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if string(got) != "line" || !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != "the engine went away in the middle of its answer" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -133,8 +133,17 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		b.drained = true
 	}
+	if err == io.ErrUnexpectedEOF {
+		err = cutError{}
+	}
 	return n, err
 }
+
+// cutError is io.ErrUnexpectedEOF for a person to read.
+type cutError struct{}
+
+func (cutError) Error() string { return "the engine went away in the middle of its answer" }
+func (cutError) Unwrap() error { return io.ErrUnexpectedEOF }
 
 func (b *body) Close() error {
 	b.once.Do(func() {
