@@ -183,6 +183,8 @@ func TestIndexByPlatform(t *testing.T) {
 	}
 	if list, err := r.List(t.Context(), ListOptions{Manifests: true}); err != nil || len(list) != 1 || list[0].ID != f.host.id().String() {
 		t.Errorf("listed %+v, %v", list, err)
+	} else if list[0].Size != totalOf(list[0].Manifests) {
+		t.Errorf("the manifests of an image of %d bytes: %+v", list[0].Size, list[0].Manifests)
 	}
 	r.restart()
 	if _, layers, _ := r.left(); layers != 2 {

@@ -75,6 +75,9 @@ func (m *Manager) List(ctx context.Context, opts ListOptions) ([]image.Summary, 
 		if opts.Containers {
 			list[i].Containers = int64(len(m.opts.InUse(digest.Digest(list[i].ID))))
 		}
+		if opts.Manifests {
+			list[i].Size = max(list[i].Size, totalOf(list[i].Manifests))
+		}
 	}
 	slices.SortStableFunc(list, func(a, b image.Summary) int {
 		if a.Created != b.Created {
@@ -215,6 +218,15 @@ func matchReference(patterns []string, key string) bool {
 		}
 	}
 	return false
+}
+
+// totalOf is what an image's manifests take on the disk: shown above them, its
+// size must not be less than theirs.
+func totalOf(list []image.ManifestSummary) (size int64) {
+	for i := range list {
+		size += list[i].Size.Total
+	}
+	return size
 }
 
 // shareSizes fills in how much of each image other images have as well.
