@@ -4,8 +4,9 @@
 GO         ?= go
 VERSION    ?= 0.1.0-dev
 COMMIT     ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+BUILT      ?= $(shell git show -s --format=%cI 2>/dev/null)
 PKG        := github.com/gantry-containers/gantry
-LDFLAGS    := -s -w -X $(PKG)/internal/engine.Version=$(VERSION) -X $(PKG)/internal/engine.GitCommit=$(COMMIT) -X $(PKG)/internal/cli.Version=$(VERSION) -X $(PKG)/internal/ociruntime.Version=$(VERSION) -X $(PKG)/internal/cli.Commit=$(COMMIT)
+LDFLAGS    := -s -w -X $(PKG)/internal/engine.Version=$(VERSION) -X $(PKG)/internal/engine.GitCommit=$(COMMIT) -X $(PKG)/internal/cli.Version=$(VERSION) -X $(PKG)/internal/ociruntime.Version=$(VERSION) -X $(PKG)/internal/cli.Commit=$(COMMIT) -X $(PKG)/internal/engine.BuildTime=$(BUILT) -X $(PKG)/internal/cli.BuildTime=$(BUILT)
 PROGRAMS   := gantry gantryd gantry-shim gantry-oci gantry-init gantry-manifest
 TOOLBOX    := internal/image/toolbox/archive/toolbox.tar.gz
 
