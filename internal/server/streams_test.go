@@ -405,6 +405,9 @@ func TestEvents(t *testing.T) {
 	if got := get("/events?until=0.5&since=0.1"); got != "" {
 		t.Errorf("an event after the time: %q", got)
 	}
+	if got := get("/events?until=0&since=0"); got != "" {
+		t.Errorf("until 1970: %s", got)
+	}
 	if got := get("/events?until=2"); got != start {
 		t.Errorf("got %q", got)
 	}

@@ -74,6 +74,9 @@ func (s *Server) getEvents(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	if r.Form.Get("until") == "0" {
+		until = time.Unix(0, 0) // a time, where logs take it for none
+	}
 	if !until.IsZero() && until.Before(since) {
 		return errs.InvalidArgument("`since` time (%s) cannot be after `until` time (%s)", r.Form.Get("since"), r.Form.Get("until"))
 	}
