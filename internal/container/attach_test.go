@@ -21,7 +21,7 @@ import (
 )
 
 // newEngine is an engine in this process, with the image busybox.
-func newEngine(t *testing.T) *engine.Engine {
+func newEngine(t *testing.T, adjust ...func(c *engine.Config, bin string)) *engine.Engine {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("containers need root")
@@ -32,7 +32,11 @@ func newEngine(t *testing.T) *engine.Engine {
 		t.Fatal(err)
 	}
 	data, exec := filepath.Join(dir, "data"), filepath.Join(dir, "exec")
-	e, err := engine.New(t.Context(), engine.Config{DataRoot: data, ExecRoot: exec, ShimPath: filepath.Join(bin, "gantry-shim")})
+	config := engine.Config{DataRoot: data, ExecRoot: exec, ShimPath: filepath.Join(bin, "gantry-shim")}
+	for _, f := range adjust {
+		f(&config, bin)
+	}
+	e, err := engine.New(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +82,12 @@ func create(t *testing.T, m *container.Manager, argv ...string) string {
 // not yet.
 func attach(t *testing.T, m *container.Manager, id string, told func()) string {
 	t.Helper()
+	return attachThen(t, m, id, told, func() {})
+}
+
+// attachThen is attach, with a call when the client is attached.
+func attachThen(t *testing.T, m *container.Manager, id string, told, attached func()) string {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +109,7 @@ func attach(t *testing.T, m *container.Manager, id string, told func()) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	attached()
 	client.SetReadDeadline(time.Now().Add(20 * time.Second))
 	out, err := io.ReadAll(client)
 	if err != nil {
@@ -132,6 +143,59 @@ func TestStartDoesNotOvertakeAttach(t *testing.T) {
 	})
 	if err := <-started; err != nil {
 		t.Error(err)
+	}
+	if out != "hello\r\n" {
+		t.Errorf("the client saw %q", out)
+	}
+}
+
+// A client that attaches while a start is under way must be with the shim before
+// the process is: kept for the next start it missed what the process said first,
+// and waited for ever for one that was quick to end.
+func TestAttachDuringStart(t *testing.T) {
+	slow := filepath.Join(t.TempDir(), "slow-runtime")
+	for _, fifo := range []string{slow + ".began", slow + ".goes"} {
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := newEngine(t, func(c *engine.Config, bin string) {
+		script := "#!/bin/sh\ncase \"$*\" in *create*) echo > " + slow + ".began; read go < " + slow + ".goes;; esac\nexec " + bin + "/gantry-oci \"$@\"\n"
+		if err := os.WriteFile(slow, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c.Runtimes, c.DefaultRuntime = map[string]engine.Runtime{"slow": {Path: slow}}, "slow"
+	})
+	m := e.Containers
+	id := create(t, m, "echo", "hello")
+	started := make(chan error, 1)
+	go func() { started <- m.Start(t.Context(), id) }()
+	if _, err := os.ReadFile(slow + ".began"); err != nil {
+		t.Fatal(err)
+	}
+	attached, kept := make(chan struct{}), make(chan bool, 1)
+	go func() {
+		defer os.WriteFile(slow+".goes", []byte("\n"), 0) // the start goes on
+		for {
+			select {
+			case <-attached:
+				kept <- false
+				return
+			default:
+			}
+			if m.Keeps(id) {
+				kept <- true
+				return
+			}
+			runtime.Gosched()
+		}
+	}()
+	out := attachThen(t, m, id, func() {}, func() { close(attached) })
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+	if <-kept {
+		t.Error("the client was kept for the next start")
 	}
 	if out != "hello\r\n" {
 		t.Errorf("the client saw %q", out)

@@ -116,6 +116,8 @@ type Container struct {
 	keep    int  // AutoRemove does not apply to an exit now: it is being restarted
 	doomed  bool // it is being killed to be removed: the exit need not outlast a boot
 	starts  int  // counts starts, so that a late event of an earlier run is told apart
+
+	starting bool // a start has taken the early clients and is not over
 }
 
 func (r *Record) running() bool {

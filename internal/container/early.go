@@ -30,8 +30,9 @@ func (e *early) close() {
 }
 
 // await makes a client wait for the start. It is nil, and the connection still the
-// caller's, when the connection is not a plain socket or enough are waiting. The
-// caller holds attaching.
+// caller's, when the connection is not a plain socket, enough are waiting, or a
+// start has left without them: what the process says from now on must not be
+// missed. The caller holds attaching.
 func (c *Container) await(request *shim.AttachRequest, conn net.Conn) *early {
 	filer, ok := conn.(interface{ File() (*os.File, error) })
 	if !ok {
@@ -39,7 +40,7 @@ func (c *Container) await(request *shim.AttachRequest, conn net.Conn) *early {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.early) >= shim.MaxAttach {
+	if c.starting || c.rec.running() || len(c.early) >= shim.MaxAttach {
 		return nil
 	}
 	file, err := filer.File()
@@ -52,16 +53,26 @@ func (c *Container) await(request *shim.AttachRequest, conn net.Conn) *early {
 }
 
 // takeEarly returns the clients that come with a start, which are the caller's to
-// close then.
+// close then. Who comes after them is not kept until the start calls admitEarly.
 func (c *Container) takeEarly() []*early {
+	c.attaching.Lock() // who is on the way has arrived
+	defer c.attaching.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.starting = true
 	list := c.early
 	c.early = nil
 	for _, e := range list {
 		close(e.taken)
 	}
 	return list
+}
+
+// admitEarly says that a start is over, whatever came of it.
+func (c *Container) admitEarly() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.starting = false
 }
 
 // leave takes a client back, unless a start has it.

@@ -51,6 +51,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	c.cancelRetry()
 	// The client may go away now; the container is started all the same.
 	ctx = context.WithoutCancel(ctx)
+	defer c.admitEarly()
 	reply, sandbox, err := m.launch(ctx, c, &rec)
 	if err != nil {
 		return m.startFailed(ctx, c, err)
@@ -92,8 +93,6 @@ func (m *Manager) launch(ctx context.Context, c *Container, rec *Record) (*shim.
 	if err != nil {
 		return nil, sandbox, err
 	}
-	c.attaching.Lock()
-	c.attaching.Unlock() //nolint:staticcheck // who is on the way has arrived
 	reply, err := m.shimStart(ctx, request, sandbox, c.takeEarly())
 	return reply, sandbox, err
 }
