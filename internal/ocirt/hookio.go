@@ -77,7 +77,8 @@ func (h *hookIO) wait(ctx context.Context, pid int, pidfd *os.File) error {
 	return nil
 }
 
-// drain takes what is in the pipe and waits for no more.
+// drain takes what is in the pipe and waits for no more, nor for the end of what
+// somebody goes on writing.
 func (h *hookIO) drain() {
 	_ = h.output.SetReadDeadline(time.Time{})
 	raw, err := h.output.SyscallConn()
@@ -86,14 +87,17 @@ func (h *hookIO) drain() {
 	}
 	buf := make([]byte, 4096)
 	_ = raw.Read(func(fd uintptr) bool {
-		for {
-			n, err := unix.Read(int(fd), buf)
+		left, _ := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		for left > 0 {
+			n, err := unix.Read(int(fd), buf[:min(left, len(buf))])
 			if n > 0 {
 				_, _ = h.dst.Write(buf[:n])
+				left -= n
 			} else if err != unix.EINTR {
-				return true
+				break
 			}
 		}
+		return true
 	})
 }
 

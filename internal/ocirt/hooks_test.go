@@ -88,6 +88,50 @@ func TestHookErrors(t *testing.T) {
 	}
 }
 
+// A hook may leave a process behind that writes for ever: a start must not read
+// for as long.
+func TestHookOutputEnds(t *testing.T) {
+	output, hook, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	defer hook.Close()
+	if _, err := hook.WriteString("said"); err != nil {
+		t.Fatal(err)
+	}
+	got := &repeater{to: hook}
+	drained := make(chan struct{})
+	go func() {
+		(&hookIO{output: output, dst: got}).drain()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-time.After(20 * time.Second):
+		hook.Close() // which ends it
+		<-drained
+		t.Error("it was read for as long as it was written")
+	}
+	if !strings.HasPrefix(got.text, "said") {
+		t.Errorf("the hook said %q", got.text)
+	}
+}
+
+// repeater is a writer whose every byte is written to a pipe again.
+type repeater struct {
+	to   *os.File
+	text string
+}
+
+func (r *repeater) Write(p []byte) (int, error) {
+	if len(r.text) < 100 {
+		r.text += string(p)
+	}
+	_, _ = r.to.Write(p)
+	return len(p), nil
+}
+
 func TestRunHooksPoststop(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	err := RunHooks(context.Background(), []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > " + out}}}, &specs.State{ID: "x", Status: specs.StateStopped})
