@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/mount"
 )
 
 // tree makes a directory on the host to be mounted: a file, a directory, and a
@@ -282,4 +284,22 @@ func TestPropagation(t *testing.T) {
 			_ = unix.Unmount(filepath.Join(host, "d"), 0)
 		})
 	}
+}
+
+// A container writes nothing by itself: where the disk is full it starts without
+// the link to its mounts.
+func TestMtab(t *testing.T) {
+	c := newContainer(t, "readlink /etc/mtab")
+	c.Mtab = true
+	expect(t, c, "/proc/mounts")
+
+	root := newRoot(t)
+	etc := filepath.Join(root, "etc")
+	if err := unix.Mount("tmpfs", etc, "tmpfs", 0, "nr_inodes=1"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(etc, 0)
+	full := newContainer(t, "ls /etc; echo runs")
+	full.RootMounts, full.Mtab = []mount.Mount{{Type: "bind", Source: root, Options: []string{"rbind"}}}, true
+	expect(t, full, "runs")
 }

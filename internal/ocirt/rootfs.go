@@ -201,12 +201,13 @@ func (b *builder) enterRoot(noPivot bool) {
 	b.Sys(unix.SYS_CHDIR, b.Str("/"))
 }
 
-// linkMtab comes before all mounts: what is mounted on /etc is not the image's.
+// linkMtab comes before all mounts: what is mounted on /etc is not the image's. A
+// container that has no room for the link does without.
 func (b *builder) linkMtab() {
 	next := b.NewLabel()
 	b.Doing("make", "/etc/mtab")
 	b.inRoot(b.temp, "/etc", unix.O_PATH|unix.O_DIRECTORY).Else(next, unix.ENOENT, unix.ENOTDIR, unix.ELOOP)
-	b.Sys(unix.SYS_SYMLINKAT, b.Str("/proc/mounts"), spawn.Val(b.temp), b.Str("mtab")).Ignore(unix.EEXIST, unix.EROFS)
+	b.Sys(unix.SYS_SYMLINKAT, b.Str("/proc/mounts"), spawn.Val(b.temp), b.Str("mtab")).Ignore(unix.EEXIST, unix.EROFS, unix.ENOSPC, unix.EDQUOT)
 	b.shut(b.temp)
 	b.Mark(next)
 }
