@@ -49,3 +49,11 @@ func TestOpenInWhileOthersMount(t *testing.T) {
 	close(stop)
 	must(t, <-stopped)
 }
+
+// A container that renames and renames could keep the daemon or the shim looking
+// for a path of another one until it is killed.
+func TestOpenInGivesUp(t *testing.T) {
+	if fd, err := undisturbed(func() (int, error) { return -1, unix.EAGAIN }); fd != -1 || err != unix.EAGAIN {
+		t.Errorf("descriptor %d, error %v", fd, err)
+	}
+}

@@ -146,14 +146,22 @@ func OpenIn(rootfd int, name string, flags uint64) (int, error) {
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	for {
-		fd, err := unix.Openat2(rootfd, name, &how)
-		// EAGAIN: something was mounted or renamed meanwhile, anywhere, and ".."
-		// may have escaped.
-		if err != unix.EINTR && err != unix.EAGAIN {
-			return fd, err
+	return undisturbed(func() (int, error) { return unix.Openat2(rootfd, name, &how) })
+}
+
+// maxDisturbed is how often a path is looked up. Who renames without a pause, as
+// a container may, must not keep others here for ever.
+const maxDisturbed = 1000
+
+// undisturbed opens until it is not EAGAIN: something was mounted or renamed
+// meanwhile, anywhere, and ".." may have escaped.
+func undisturbed(open func() (int, error)) (fd int, err error) {
+	for range maxDisturbed {
+		if fd, err = open(); err != unix.EINTR && err != unix.EAGAIN {
+			break
 		}
 	}
+	return fd, err
 }
 
 // fdPath names an open file in a way that cannot come to mean another.
