@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,20 +18,6 @@ import (
 
 	"github.com/gantry-containers/gantry/internal/enginetest"
 )
-
-// registry runs Debian's docker-registry for a test.
-func registry(t *testing.T) string {
-	t.Helper()
-	addr, stop, err := enginetest.DockerRegistry(filepath.Join(t.TempDir(), "registry"))
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	return addr
-}
 
 func TestImages(t *testing.T) {
 	f := newFixture(t)
@@ -104,7 +88,7 @@ func TestCommit(t *testing.T) {
 }
 
 func TestPushAndPull(t *testing.T) {
-	name := registry(t) + "/clients/image"
+	name := enginetest.RegistryFor(t) + "/clients/image"
 	f := newFixture(t)
 	ctx := t.Context()
 	i, err := f.ImageInspect(ctx, "busybox")

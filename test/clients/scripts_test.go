@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gantry-containers/gantry/internal/enginetest"
 )
 
 // steps runs a script of a user and makes a subtest of each step it tells of.
 func (f *fixture) steps(cmd *exec.Cmd) {
 	f.Helper()
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+f.Engine.Host(), "DOCKER_CONFIG="+f.Dir, "TESTCONTAINERS_RYUK_DISABLED=true", "REGISTRY="+registry(f.T))
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+f.Engine.Host(), "DOCKER_CONFIG="+f.Dir, "TESTCONTAINERS_RYUK_DISABLED=true", "REGISTRY="+enginetest.RegistryFor(f.T))
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
