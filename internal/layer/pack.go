@@ -79,7 +79,7 @@ func PackEntries(ctx context.Context, root *os.File, w io.Writer, entries []Entr
 		if strings.HasPrefix(name, whiteoutPrefix) || strings.Contains(name, "/"+whiteoutPrefix) {
 			continue
 		}
-		if err := p.changed(t, name, e); err != nil && !isGone(err) {
+		if err := p.changed(t, name, e); err != nil && !IsGone(err) {
 			return p.explain(name, err)
 		}
 	}
@@ -183,7 +183,7 @@ func (p *packer) children(dirfd int, prefix string) error {
 		if p.opts.Skip != nil && p.opts.Skip(name) {
 			continue
 		}
-		if err := p.entry(dirfd, base, name, true); err != nil && !isGone(err) {
+		if err := p.entry(dirfd, base, name, true); err != nil && !IsGone(err) {
 			return err
 		}
 	}
@@ -191,7 +191,7 @@ func (p *packer) children(dirfd int, prefix string) error {
 }
 
 // entry writes one file or directory; with recurse, also what is in it.
-// What isGone knows comes back as it is.
+// What IsGone knows comes back as it is.
 func (p *packer) entry(dirfd int, base, name string, recurse bool) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
@@ -236,9 +236,9 @@ func (p *packer) entry(dirfd int, base, name string, recurse bool) error {
 	return p.write(hdr, &st)
 }
 
-// isGone tells of a failure that only says that what was looked at has
-// disappeared since, or is another kind of thing now.
-func isGone(err error) bool {
+// IsGone tells of a failure that only says that what was looked at, in the tree of
+// a running container, has disappeared since or is another kind of thing now.
+func IsGone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 

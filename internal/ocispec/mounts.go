@@ -204,8 +204,9 @@ func adaptPropagation(s *specs.Spec, m *Mount) {
 	}
 }
 
-// ValidateTmpfs checks a tmpfs as --tmpfs takes it: its place, and options: flags of
-// mount(8) and the settings of tmpfs(5) that a container may choose.
+// ValidateTmpfs checks a tmpfs as --tmpfs takes it: its place, and its options,
+// which are flags of mount(8) and the settings of tmpfs(5) that a container may
+// choose.
 func ValidateTmpfs(destination, options string) error {
 	if !strings.HasPrefix(destination, "/") {
 		return invalid("invalid mount path: '%s' mount path must be absolute", destination)

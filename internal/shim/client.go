@@ -219,9 +219,8 @@ func (l *link) exchange(ctx context.Context, r request, blob []byte, files []*os
 // Start starts a container, in netns when that is not nil, with the clients that
 // r.Attach describes, whose sockets are conns; the caller may close its own copies
 // of them. Once it has returned without error the shim has recorded the container.
-// Errors of the start itself
-// are *ocirt.StepError and *ocirt.ExecError; an ID that runs already is
-// errdefs.ErrConflict.
+// Errors of the start itself are *ocirt.StepError and *ocirt.ExecError; an ID that
+// runs already is errdefs.ErrConflict.
 func (c *Client) Start(ctx context.Context, r *StartRequest, netns *os.File, conns ...*os.File) (*StartReply, error) {
 	if len(conns) != len(r.Attach) || len(conns) > MaxAttach {
 		return nil, errs.InvalidArgument("a start with %d clients cannot have %d sockets", len(r.Attach), len(conns))

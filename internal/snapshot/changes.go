@@ -113,7 +113,7 @@ func (c *comparer) dir(full string, upper, lower int, hides bool) error {
 		return context.Cause(c.ctx)
 	}
 	list, err := names(upper)
-	if isGone(err) {
+	if layer.IsGone(err) {
 		return nil
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *comparer) dir(full string, upper, lower int, hides bool) error {
 
 func (c *comparer) entry(full, name string, upper, lower int, hides bool) error {
 	st, err := lstatat(upper, name)
-	if isGone(err) {
+	if layer.IsGone(err) {
 		return nil
 	}
 	if err != nil {
@@ -170,7 +170,7 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 		lower = -1
 	default:
 		differs, err := c.differ(upper, lower, name, &st, &old)
-		if isGone(err) {
+		if layer.IsGone(err) {
 			return nil
 		}
 		if err != nil {
@@ -202,7 +202,7 @@ func (c *comparer) entry(full, name string, upper, lower int, hides bool) error 
 
 func (c *comparer) subdir(full, name string, upper, lower int, hides bool) error {
 	fd, err := openDir(upper, name)
-	if isGone(err) {
+	if layer.IsGone(err) {
 		return nil
 	}
 	if err != nil {

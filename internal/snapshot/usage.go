@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/layer"
 )
 
 // Usage implements Snapshotter.
@@ -37,7 +39,7 @@ func usage(ctx context.Context, dir string) (size, inodes int64, err error) {
 		}
 		for _, name := range list {
 			st, err := lstatat(dirfd, name)
-			if isGone(err) {
+			if layer.IsGone(err) {
 				continue
 			}
 			if err != nil {
@@ -45,7 +47,7 @@ func usage(ctx context.Context, dir string) (size, inodes int64, err error) {
 			}
 			if isDir(&st) {
 				inodes++
-				if err := below(dirfd, name, walk); err != nil && !isGone(err) {
+				if err := below(dirfd, name, walk); err != nil && !layer.IsGone(err) {
 					return err
 				}
 				continue
@@ -85,7 +87,7 @@ func changedUsage(dir string, changes []Change) (size, inodes int64, err error) 
 		var st unix.Stat_t
 		// Nothing to guard here: only sizes are read.
 		err := unix.Lstat(filepath.Join(dir, c.Path), &st)
-		if isGone(err) {
+		if layer.IsGone(err) {
 			continue
 		}
 		if err != nil {

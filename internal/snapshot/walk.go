@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"errors"
 	"os"
 	"slices"
 
@@ -42,9 +41,3 @@ func isWhiteout(st *unix.Stat_t) bool {
 type inode struct{ dev, ino uint64 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
-
-// isGone tells of a failure that only says that what was looked at has
-// disappeared since, or is another kind of thing now: of a running container.
-func isGone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
-}

@@ -7,8 +7,9 @@
 // of a container. With more slack the looks are fewer, and nothing else here waits
 // for less than it.
 //
-// What a process has is inherited by those it starts. They must not get this:
-// whoever starts one does so in Strictly.
+// What a process has is inherited by those it starts. Containers, and what is for
+// them or lasts, must not get this: whoever starts one does so in Strictly. Of the
+// helpers that answer and end, such as ps, nobody notices.
 package timerslack
 
 import (

@@ -27,8 +27,8 @@ type Config struct {
 	HostNetwork          bool // the container sees the host's interfaces, loopback resolvers included
 }
 
-// Where the host's names and name servers are found: the usual place, and the real ones
-// behind systemd's stub, which a container cannot reach.
+// Where the host's names and name servers are found: the usual places, and the real
+// servers behind systemd's stub, which a container cannot reach.
 const (
 	hostFile    = "/etc/resolv.conf"
 	hostsFile   = "/etc/hosts"

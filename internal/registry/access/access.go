@@ -199,9 +199,10 @@ func (a *Access) MayRead(id Identity, repository string) bool {
 }
 
 // Authorize asks for rights to a repository, or, where repository is empty, for
-// no more than being let in; where it is CatalogScope, for the list. It returns the name of the user. Errors are
-// errdefs.ErrUnauthenticated when credentials (others, more) could help,
-// errdefs.ErrPermissionDenied when they cannot, or a *ThrottledError.
+// no more than being let in; where it is CatalogScope, for the list. It returns
+// the name of the user. Errors are errdefs.ErrUnauthenticated when credentials
+// (others, more) could help, errdefs.ErrPermissionDenied when they cannot, or a
+// *ThrottledError.
 func (a *Access) Authorize(r *http.Request, repository string, need Rights) (Identity, error) {
 	id, err := a.Identify(r)
 	if err != nil {

@@ -202,9 +202,9 @@ func (i *issuer) sign(c *claims, now time.Time, lifetime time.Duration) (string,
 	return token, nil
 }
 
-// verify checks a token of ours, for its use and the service it is for. Those that were good are remembered by their
-// hash until they end, as a signature takes longer to check than most requests
-// to answer.
+// verify checks a token of ours, for its use and the service it is for. Those that
+// were good are remembered by their hash until they end, as a signature takes
+// longer to check than most requests to answer.
 func (i *issuer) verify(token, use, service string, now time.Time) (*claims, error) {
 	sum := sha256.Sum256([]byte(token))
 	i.mu.Lock()

@@ -21,11 +21,11 @@
 // A bucket has no transactions. What is named is written before what names it,
 // and removed after it: a crash leaves a marker that leads nowhere, which is
 // seen through when it is met (usedBy) and goes with Sweep. Within the process,
-// which is the only one that writes to the bucket (lease.go), a lock for the repository
-// keeps a manifest's check and write apart from the removal of what it names,
-// and one for the digest keeps the removal of bytes apart from a new link to
-// them. A third one keeps the birth of a repository apart from its end. They are
-// taken in this order and are striped.
+// which is the only one that writes to the bucket (lease.go), a lock for the
+// repository keeps a manifest's check and write apart from the removal of what it
+// names, and one for the digest keeps the removal of bytes apart from a new link
+// to them. A third one keeps the birth of a repository apart from its end. They
+// are taken in this order and are striped.
 package bucket
 
 import (
