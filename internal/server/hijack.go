@@ -18,9 +18,6 @@ import (
 // manager's, to close as well.
 func hijack(w *response, r *request) container.Hijack {
 	return func(tty bool) (net.Conn, []byte, error) {
-		if err := skipBody(r); err != nil {
-			return nil, nil, err
-		}
 		conn, buf, err := w.Hijack()
 		if err != nil {
 			return nil, nil, errs.InvalidArgument("cannot take over the connection: %w", err)
@@ -48,7 +45,8 @@ const maxIgnoredBody = 1 << 20
 
 // skipBody reads the body that some clients send where none belongs, such as
 // dockerode its options with an attach: what follows the request is input of the
-// container, the body is not.
+// container, the body is not. It is done before the container is asked for: a
+// start waits for those that are being attached, but not for their bodies.
 func skipBody(r *request) error {
 	if r.ContentLength <= 0 {
 		return nil

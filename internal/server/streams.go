@@ -197,8 +197,10 @@ func (s *Server) exportContainer(w *response, r *request) error {
 }
 
 func (s *Server) attachContainer(w *response, r *request) error {
-	o := attachOptions(r)
-	return s.containers.Attach(r.Context(), r.name, o, hijack(w, r))
+	if err := skipBody(r); err != nil {
+		return err
+	}
+	return s.containers.Attach(r.Context(), r.name, attachOptions(r), hijack(w, r))
 }
 
 func attachOptions(r *request) container.AttachOptions {

@@ -288,6 +288,27 @@ func TestBodyOfAnAttachIsNoInput(t *testing.T) {
 	}
 }
 
+// A start waits for a client that is being attached. One that does not send the
+// body it speaks of must not come that far.
+func TestBodyOfAnAttachIsReadFirst(t *testing.T) {
+	f := newFixture()
+	f.containers.attach = func(h container.Hijack) error {
+		t.Error("the container was asked for before the body was there")
+		return errs.NotFound("No such container: c")
+	}
+	s := f.listen(t)
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "POST /containers/c/attach?stream=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n"+upgrade+"\r\n{")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, conn) // the answer, when it is over
+}
+
 func TestAttachErrorIsAnAnswer(t *testing.T) {
 	f := newFixture()
 	f.containers.attach = func(container.Hijack) error { return errs.NotFound("No such container: c") }
