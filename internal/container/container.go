@@ -7,10 +7,10 @@
 // knows images, networks and volumes only as the interfaces in manager.go.
 //
 // Locks: Container.op serialises whole operations on one container (start,
-// remove, rename, update, pause) and is taken first. Manager.mu guards the
-// index of containers and names, Container.mu the record of one container;
-// Manager.mu is taken before Container.mu, and neither is held while the shim,
-// the network or the disk is waited for.
+// remove, rename, update, pause) and is taken first, Container.attaching next.
+// Manager.mu guards the index of containers and names, Container.mu the record of
+// one container; Manager.mu is taken before Container.mu, and neither is held
+// while the shim, the network or the disk is waited for.
 package container
 
 import (

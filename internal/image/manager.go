@@ -18,7 +18,8 @@
 // the other way round when something is removed. Collect removes the rest.
 //
 // Locks, in this order: Manager.reclaiming, Manager.sweeping, Manager.mu,
-// ingest.mu, pins.mu; and group.mu before ingest.mu. Manager.useMu is taken last.
+// ingest.mu, pins.mu; and group.mu before ingest.mu. Manager.useMu and uploads.mu
+// are taken last. No lock is held while a slot is waited for.
 package image
 
 import (
