@@ -118,6 +118,7 @@ type Container struct {
 	starts  int  // counts starts, so that a late event of an earlier run is told apart
 
 	starting bool // a start has taken the early clients and is not over
+	gone     bool // it is removed: who waits from now on would not be woken
 }
 
 func (r *Record) running() bool {

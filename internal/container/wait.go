@@ -24,28 +24,33 @@ type waiter struct {
 // answer once the context has ended. For a container that has removed itself the
 // answer is there for a while, by its whole ID.
 func (m *Manager) Wait(ctx context.Context, ref string, condition api.WaitCondition) (<-chan api.WaitResponse, error) {
-	w := &waiter{until: waitExit, ch: make(chan api.WaitResponse, 1)}
 	c, err := m.lookup(ref)
 	if err != nil {
 		if answer, ok := m.farewell(ref); ok {
-			w.ch <- answer
-			return w.ch, nil
+			ch := make(chan api.WaitResponse, 1)
+			ch <- answer
+			return ch, nil
 		}
 		return nil, err
 	}
+	return c.wait(ctx, condition), nil
+}
+
+func (c *Container) wait(ctx context.Context, condition api.WaitCondition) <-chan api.WaitResponse {
+	w := &waiter{until: waitExit, ch: make(chan api.WaitResponse, 1)}
 	if condition == api.WaitConditionRemoved {
 		w.until = waitRemoved
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	notRunning := condition == "" || condition == api.WaitConditionNotRunning
-	if notRunning && !c.rec.running() && c.rec.State.Status != api.StateRestarting {
+	if c.gone || notRunning && !c.rec.running() && c.rec.State.Status != api.StateRestarting {
 		w.ch <- c.rec.waitResponse()
-		return w.ch, nil
+		return w.ch
 	}
 	c.waiters = append(c.waiters, w)
 	context.AfterFunc(ctx, func() { c.unwait(w) })
-	return w.ch, nil
+	return w.ch
 }
 
 func (c *Container) unwait(w *waiter) {
@@ -63,6 +68,7 @@ func (c *Container) unwait(w *waiter) {
 func (c *Container) wake(what waitFor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.gone = c.gone || what == waitRemoved
 	kept := c.waiters[:0]
 	for _, w := range c.waiters {
 		if w.until == what {

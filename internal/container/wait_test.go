@@ -28,3 +28,21 @@ func TestWaitForWhatHasRemovedItself(t *testing.T) {
 		t.Errorf("the oldest is still known: %v", err)
 	}
 }
+
+// One that is removed between being found and being waited for has woken everybody
+// it will.
+func TestWaitForWhatIsJustRemoved(t *testing.T) {
+	c := &Container{rec: Record{State: State{ExitCode: 3, Status: api.StateRemoving}}}
+	c.wake(waitExit)
+	c.wake(waitRemoved)
+	for _, condition := range []api.WaitCondition{api.WaitConditionNotRunning, api.WaitConditionNextExit, api.WaitConditionRemoved} {
+		select {
+		case answer := <-c.wait(t.Context(), condition):
+			if answer.StatusCode != 3 {
+				t.Errorf("%s: got %+v", condition, answer)
+			}
+		default:
+			t.Errorf("%s: it would be waited for without end", condition)
+		}
+	}
+}
