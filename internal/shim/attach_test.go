@@ -2,6 +2,8 @@ package shim
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +38,78 @@ func (s *shimTest) slow(r *AttachRequest) net.Conn {
 	}
 	theirs.Close()
 	return c
+}
+
+// startWith starts a container with clients that come along.
+func (s *shimTest) startWith(r *StartRequest, netns *os.File, clients ...AttachRequest) (list []*stream, err error) {
+	s.Helper()
+	r.Attach = clients
+	conns := make([]*os.File, len(clients))
+	for i := range clients {
+		st, theirs := s.pair(clients[i].Multiplex)
+		defer theirs.Close()
+		list, conns[i] = append(list, st), theirs
+	}
+	_, err = s.Start(s.Context(), r, netns, conns...)
+	return list, err
+}
+
+// As many clients as may come with a start see it from the first byte on, beside
+// its network namespace; one of them types, and had typed before.
+func TestClientsOfAStart(t *testing.T) {
+	s := newTest(t)
+	s.follow()
+	netns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netns.Close()
+	spec := s.spec("sh", "-c", "echo first; cat")
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	r := s.request("")
+	r.Spec, _ = json.Marshal(spec)
+	r.OpenStdin, r.StdinOnce = true, true
+	clients := make([]AttachRequest, MaxAttach)
+	for i := range clients {
+		clients[i] = AttachRequest{Stdout: true}
+	}
+	clients[MaxAttach/2].Stdin, clients[MaxAttach/2].Unread = true, []byte("early ")
+	list, err := s.startWith(r, netns, clients...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list[MaxAttach/2].typed("hello\n")
+	list[MaxAttach/2].CloseWrite()
+	for _, st := range list {
+		if st.ended(); st.text() != "first\nearly hello\n" {
+			t.Fatalf("a client saw %q", st.text())
+		}
+	}
+	s.await(EventExit, r.ID, "")
+
+	if _, err := s.startWith(s.request("true"), nil, make([]AttachRequest, MaxAttach+1)...); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("too many clients: %v", err)
+	}
+}
+
+// Who came with a start that failed is let go without a shutdown, as the daemon
+// has something to tell: its stream ends with the daemon's own descriptor.
+func TestClientsOfAFailedStart(t *testing.T) {
+	s := newTest(t)
+	r := s.request("")
+	r.Spec, _ = json.Marshal(s.spec("/none"))
+	r.Attach = []AttachRequest{{Stdout: true}}
+	st, theirs := s.pair(false)
+	if _, err := s.Start(t.Context(), r, nil, theirs); err == nil {
+		t.Fatal("it started")
+	}
+	if _, err := io.WriteString(theirs, "why"); err != nil {
+		t.Errorf("the daemon can tell nothing any more: %v", err)
+	}
+	theirs.Close()
+	if st.ended(); st.text() != "why" {
+		t.Errorf("the client saw %q", st.text())
+	}
 }
 
 // A client that reads slowly gets every byte, also when the shim is upgraded
