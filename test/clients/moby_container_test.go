@@ -169,11 +169,12 @@ func TestListFilters(t *testing.T) {
 		PortBindings: network.PortMap{network.MustParsePort("8080/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1")}}}})
 	f.start(second)
 	third := f.create("third", container.Config{}, container.HostConfig{NetworkMode: "none"})
+	port := f.inspect(second).NetworkSettings.Ports[network.MustParsePort("8080/tcp")][0].HostPort
 	for _, tt := range []struct{ key, value, want string }{
 		{"name", "con", "second"}, {"name", "^/?first$", "first"}, {"id", second[:12], "second"}, {"label", "color", "second first"},
 		{"label", "color=red", "first"}, {"status", "exited", "first"}, {"status", "created", "third"}, {"status", "running", "second"},
 		{"exited", "3", "first"}, {"exited", "0", ""}, {"ancestor", "busybox", "third second first"}, {"before", "second", "first"}, {"since", second, "third"},
-		{"volume", "vol", "first"}, {"volume", "/v", "first"}, {"expose", "8080/tcp", "second"}, {"publish", "8080", "second"}, {"network", "none", "third"},
+		{"volume", "vol", "first"}, {"volume", "/v", "first"}, {"expose", "8080/tcp", "second"}, {"publish", port, "second"}, {"publish", "8080", ""}, {"network", "none", "third"},
 		{"is-task", "false", "third second first"}, {"health", "none", "third second first"},
 	} {
 		list, err := f.ContainerList(f.Context(), client.ContainerListOptions{All: true, Filters: make(client.Filters).Add(tt.key, tt.value)})
