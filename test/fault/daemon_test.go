@@ -77,7 +77,8 @@ func (f *fixture) code(want int, says string, args ...string) error {
 	return err
 }
 
-// followFor follows a log for a while and looks that no line is missing in it.
+// followFor follows a log for a while and looks that no line is missing in it; of
+// how many the end of io may take along, see fewMissing.
 func (f *fixture) followFor(name string, d time.Duration) error {
 	cmd := f.Command("gantry", "logs", "-f", "--tail", "5", name)
 	var out bytes.Buffer
@@ -96,7 +97,7 @@ func (f *fixture) followFor(name string, d time.Duration) error {
 		if _, serr := fmt.Sscanf(line, "line %d", &n); serr != nil {
 			continue
 		}
-		if last != 0 && n != last+1 && !strings.HasSuffix(out.String(), line) {
+		if last != 0 && n != last+1 && !(f.cuts && n > last) && !strings.HasSuffix(out.String(), line) {
 			f.Errorf("logs -f of %s gave line %d after line %d", name, n, last)
 		}
 		last = n
