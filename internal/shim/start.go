@@ -59,11 +59,15 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 	if r.Terminal && r.ConsoleSize != [2]uint{} {
 		spec.Process.ConsoleSize = &specs.Box{Height: r.ConsoleSize[0], Width: r.ConsoleSize[1]}
 	}
+	// Before there is a cgroup: by what is written here the next io finds it.
+	if err := t.keep(r); err != nil {
+		return errs.System("cannot keep the state of %s: %w", t.key, err)
+	}
 	maker, err := t.maker(r, spec, netns)
 	if err != nil {
 		return err
 	}
-	// What maker has begun goes on while the files are written.
+	// What maker has begun goes on meanwhile.
 	io, log, profile, err := t.surround(r, maker)
 	if err != nil {
 		maker.drop()
@@ -100,13 +104,10 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 	return nil
 }
 
-// surround makes what a container has in this process: its files, its streams and
-// its log. profile is the digest of its seccomp profile, whose filter the maker
+// surround makes what a container has in this process: its streams and its log.
+// profile is the digest of its seccomp profile, whose filter the maker
 // gets.
 func (t *task) surround(r *StartRequest, m maker) (io *stdio, log logs.Writer, profile string, err error) {
-	if err := t.keep(r); err != nil {
-		return nil, nil, "", errs.System("cannot keep the state of %s: %w", t.key, err)
-	}
 	if len(r.Seccomp) > 0 {
 		var filter *seccomp.Program
 		if filter, profile, err = t.h.filters.compile(r.Seccomp); err != nil {
@@ -125,7 +126,8 @@ func (t *task) surround(r *StartRequest, m maker) (io *stdio, log logs.Writer, p
 	return io, log, profile, nil
 }
 
-// keep writes down what a later exec asks for.
+// keep writes down what a later exec asks for, and an io that comes after this one
+// was killed in the middle of a start.
 func (t *task) keep(r *StartRequest) error {
 	if err := os.MkdirAll(t.h.dir(t.id), 0o700); err != nil {
 		return err
