@@ -1,6 +1,6 @@
 // Package ahead says when things are made ahead of need: in a quiet moment after
-// one was used, and only while they are being used, so that an idle engine holds
-// nothing. What they are it does not know.
+// one was used, and as a rule only while they are being used, so that an idle engine
+// holds nothing. What they are it does not know, but for directories (Dirs).
 package ahead
 
 import (
@@ -19,7 +19,7 @@ const (
 // but for them is ready.
 type Schedule struct {
 	Fill   func()        // makes what is missing
-	Expire func()        // gives up all there is
+	Expire func()        // gives up all there is; nil keeps it
 	Life   time.Duration // 0 is the package's
 
 	mu      sync.Mutex // guards what follows
@@ -39,11 +39,15 @@ func (s *Schedule) Used() {
 	}
 	if s.filling == nil {
 		s.filling = time.AfterFunc(delay, s.fill)
-		s.expiry = time.AfterFunc(s.life(), s.Expire)
+		if s.Expire != nil {
+			s.expiry = time.AfterFunc(s.life(), s.Expire)
+		}
 		s.waiting = true
 		return
 	}
-	s.expiry.Reset(s.life())
+	if s.expiry != nil {
+		s.expiry.Reset(s.life())
+	}
 	if !s.waiting {
 		s.waiting = true
 		s.filling.Reset(delay)
@@ -71,6 +75,8 @@ func (s *Schedule) Stop() {
 	s.stopped = true
 	if s.filling != nil {
 		s.filling.Stop()
+	}
+	if s.expiry != nil {
 		s.expiry.Stop()
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/snapshot"
@@ -130,7 +131,7 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 			return err
 		}
 	}
-	if err := os.MkdirAll(m.dir(id), 0o710); err != nil {
+	if err := m.makeDir(id); err != nil {
 		return fmt.Errorf("cannot make the container's directory: %w", err)
 	}
 	if log := m.logPath(&c.rec); log != "" && filepath.Dir(log) != m.dir(id) {
@@ -163,6 +164,19 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 	}
 	defer trace.StartRegion(ctx, "state.Put").End() // the one synced write, and none with --rm
 	return m.save(c)
+}
+
+const dirMode = 0o710 // of a container's directory, and of the one around them
+
+// makeDir makes the container's directory, if it can of one that is there.
+func (m *Manager) makeDir(id string) error {
+	if spare := m.spares.Take(); spare != "" {
+		if unix.Rename(spare, m.dir(id)) == nil {
+			return nil
+		}
+		os.Remove(spare) // containers/ is on another disk, or not there
+	}
+	return os.MkdirAll(m.dir(id), dirMode)
 }
 
 // unbuild takes back what build and reserve did.

@@ -18,6 +18,7 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 
+	"github.com/gantry-containers/gantry/internal/ahead"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/shim"
@@ -174,6 +175,8 @@ type Manager struct {
 
 	users userCache
 	bin   trash.Bin // directories of containers that removed themselves
+	// spares are directories for the next containers.
+	spares *ahead.Dirs
 }
 
 // lookup finds a container by ID, name or unambiguous beginning of an ID.

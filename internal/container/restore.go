@@ -6,18 +6,20 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
+	"github.com/gantry-containers/gantry/internal/ahead"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 	"github.com/gantry-containers/gantry/internal/state"
 	"github.com/gantry-containers/gantry/internal/topdir"
 )
 
 // New reads the records of all containers. Nothing is looked at in the world
-// until Restore.
+// until Restore, but that the directories the last daemon made ahead go.
 func New(o Options) (*Manager, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -33,6 +35,7 @@ func New(o Options) (*Manager, error) {
 		done:   make(chan struct{}),
 		can:    sync.OnceValue(cgroup.Supported),
 	}
+	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), func(path string) error { return os.Mkdir(path, dirMode) })
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	records, err := m.table.All()
 	if err != nil {
@@ -149,7 +152,7 @@ func (m *Manager) sweepUnknown(ctx context.Context) {
 			}
 		}
 	}
-	if err := os.MkdirAll(m.dir(""), 0o710); err == nil {
+	if err := os.MkdirAll(m.dir(""), dirMode); err == nil {
 		topdir.Mark(m.dir(""))
 	}
 	dirs, err := os.ReadDir(m.dir(""))
@@ -169,5 +172,6 @@ func (m *Manager) sweepUnknown(ctx context.Context) {
 func (m *Manager) Close() error {
 	m.stop()
 	<-m.done
+	m.spares.Close()
 	return nil
 }

@@ -267,6 +267,9 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	if e.Containers != nil {
 		failed = append(failed, e.Containers.Close())
 	}
+	if e.snapshots != nil {
+		failed = append(failed, e.snapshots.Close())
+	}
 	if e.Networks != nil {
 		failed = append(failed, e.Networks.Close())
 	}

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/ahead"
 	"github.com/gantry-containers/gantry/internal/errs"
 	"github.com/gantry-containers/gantry/internal/layer"
 	"github.com/gantry-containers/gantry/internal/mount"
@@ -27,6 +29,7 @@ import (
 //	snapshots/<id>/{fs,work}     upper and work directory
 //	snapshots/<id>/lower         the layers, as the target of a symbolic link
 //	empty/                       a directory to stack what needs one more
+//	ahead/                       snapshots made ahead, see spare.go
 //
 // The list of layers is the target of a link because that is one system call,
 // and because file systems keep links with their metadata: a crash leaves all
@@ -38,6 +41,8 @@ type overlay struct {
 	volatile bool
 	quota    *quota // nil where the file system has none
 	noQuota  error  // why
+	spares   *ahead.Dirs
+	last     atomic.Pointer[string] // what "lower" of the last snapshot says
 }
 
 const (
@@ -63,6 +68,7 @@ func newOverlay(dir string) (*overlay, error) {
 		return nil, err
 	}
 	o.quota, o.noQuota = openQuota(s.path("snapshots"))
+	o.spares = ahead.OpenDirs(s.path("ahead"), o.makeSpare)
 	return o, nil
 }
 
@@ -197,6 +203,10 @@ func (o *overlay) Prepare(_ context.Context, id string, layers []digest.Digest, 
 	if opts.SizeLimit > 0 && o.quota == nil {
 		return errs.NotImplemented("cannot limit the size of a container's file system: %w", o.noQuota)
 	}
+	// What is made before a project is chosen would not count towards it.
+	if opts.SizeLimit == 0 && o.fromSpare(final, metas, opts) {
+		return nil
+	}
 	tmp, err := os.MkdirTemp(o.path("tmp"), "snapshot-")
 	if err != nil {
 		return err
@@ -215,7 +225,8 @@ func (o *overlay) Prepare(_ context.Context, id string, layers []digest.Digest, 
 	return fmt.Errorf("cannot prepare snapshot %s: %w", id, err)
 }
 
-func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOptions) error {
+// lowerOf is what "lower" of a snapshot says.
+func (o *overlay) lowerOf(metas []layerMeta, opts PrepareOptions) string {
 	names := make([]string, len(metas))
 	for i, m := range metas {
 		names[len(metas)-1-i] = m.Link
@@ -227,7 +238,11 @@ func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOption
 	if opts.Ephemeral && o.volatile {
 		list = ephemeral + list
 	}
-	if err := os.Symlink(list, filepath.Join(dir, "lower")); err != nil {
+	return list
+}
+
+func (o *overlay) fillSnapshot(dir string, metas []layerMeta, opts PrepareOptions) error {
+	if err := os.Symlink(o.lowerOf(metas, opts), filepath.Join(dir, "lower")); err != nil {
 		return err
 	}
 	if opts.SizeLimit > 0 {

@@ -53,6 +53,11 @@ func (r rootAttr) make(path string) error {
 	if err := unix.Mkdir(path, r.Mode&0o777); err != nil {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
+	return r.apply(path)
+}
+
+// apply makes a directory without attributes that one.
+func (r rootAttr) apply(path string) error {
 	if err := unix.Lchown(path, r.UID, r.GID); err != nil {
 		return &os.PathError{Op: "chown", Path: path, Err: err}
 	}

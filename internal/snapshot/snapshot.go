@@ -147,6 +147,10 @@ type Snapshotter interface {
 	// LayerDirs returns the directories of layers, bottom first, as inspect of
 	// an image shows them; empty where they have none of their own.
 	LayerDirs(layers []digest.Digest) map[string]string
+
+	// Close ends what goes on in the background and removes what was made ahead.
+	// Layers and snapshots stay. Of the other methods none is called any more.
+	Close() error
 }
 
 // The drivers New knows.

@@ -63,6 +63,7 @@ func BenchmarkPrepare(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
+	b.Cleanup(func() { s.Close() })
 	var layers []digest.Digest
 	for i := range 8 {
 		layers = append(layers, snapshottest.Unpack(b, s, snapshottest.File{Name: fmt.Sprint(i), Content: "x"}))

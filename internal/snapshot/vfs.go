@@ -287,6 +287,10 @@ func (v *vfs) Usage(ctx context.Context, id string) (size, inodes int64, err err
 	return changedUsage(tree, changes)
 }
 
+// Close implements Snapshotter. Nothing is made ahead: a copy is only good for one
+// image, and takes the space of another container.
+func (v *vfs) Close() error { return nil }
+
 // Dirs implements Snapshotter.
 func (v *vfs) Dirs(id string) map[string]string { return nil }
 

@@ -78,6 +78,42 @@ func testLayerDirs(t *testing.T, s snapshot.Snapshotter) {
 	}
 }
 
+// Many containers of two images at once, again and again: each gets a tree of its
+// own, with the root directory of its image.
+func testSnapshotsAtOnce(t *testing.T, s snapshot.Snapshotter) {
+	images := []digest.Digest{
+		Unpack(t, s, File{Name: "./", Mode: 0o711, UID: 7}, File{Name: "a", Content: "0"}),
+		Unpack(t, s, File{Name: "./", Mode: 0o755, Xattrs: map[string]string{"user.of": "one"}}, File{Name: "a", Content: "1"}),
+	}
+	for range 5 {
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				id := fmt.Sprint(i)
+				err := s.Prepare(t.Context(), id, images[i%2:i%2+1], snapshot.PrepareOptions{Ephemeral: i%3 == 0})
+				if err != nil {
+					t.Errorf("snapshot %s: %v", id, err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range 20 {
+			id := fmt.Sprint(i)
+			want(t, "changes of a new one", changes(t, s, id), "")
+			inside(t, s, id, func(dir string) {
+				must(t, os.WriteFile(dir+"/own"+id, nil, 0o644))
+				want(t, id, tree(t, dir), fmt.Sprintf("a=%d own%d=", i%2, i))
+				var st unix.Stat_t
+				must(t, unix.Stat(dir, &st))
+				n, _ := unix.Getxattr(dir, "user.of", nil)
+				want(t, "root of "+id, fmt.Sprintf("%o %d %t", st.Mode&0o7777, st.Uid, n > 0),
+					[]string{"711 7 false", "755 0 true"}[i%2])
+			})
+			must(t, s.Remove(t.Context(), id))
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // An ephemeral snapshot is like any other, also when it is mounted again.

@@ -124,18 +124,30 @@ func Run(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) {
 		{"Ephemeral", testEphemeral},
 		{"SizeLimit", testSizeLimit},
 		{"SameLayerAtOnce", testSameLayerAtOnce},
+		{"SnapshotsAtOnce", testSnapshotsAtOnce},
 		{"BadLayers", testBadLayers},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := open(t.TempDir())
+			s, err := closing(t, open)(t.TempDir())
 			must(t, err)
 			test.run(t, s)
 		})
 	}
-	t.Run("Reopen", func(t *testing.T) { testReopen(t, open) })
-	t.Run("OddDirectory", func(t *testing.T) { testOddDirectory(t, open) })
-	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, open) })
-	t.Run("Killed", func(t *testing.T) { testKilled(t, open) })
+	t.Run("Reopen", func(t *testing.T) { testReopen(t, closing(t, open)) })
+	t.Run("OddDirectory", func(t *testing.T) { testOddDirectory(t, closing(t, open)) })
+	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, closing(t, open)) })
+	t.Run("Killed", func(t *testing.T) { testKilled(t, closing(t, open)) })
+}
+
+// closing is open with what it opened closed at the end.
+func closing(t *testing.T, open func(dir string) (snapshot.Snapshotter, error)) func(dir string) (snapshot.Snapshotter, error) {
+	return func(dir string) (snapshot.Snapshotter, error) {
+		s, err := open(dir)
+		if err == nil {
+			t.Cleanup(func() { must(t, s.Close()) })
+		}
+		return s, err
+	}
 }
 
 // look mounts, calls f with a directory that shows the tree, and unmounts.
