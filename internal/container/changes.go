@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-containers/gantry/internal/snapshot"
 )
 
@@ -56,14 +58,12 @@ func (m *Manager) markRoot(id string) error {
 		return err
 	}
 	// The root is the image's: what is there must not be followed or replaced.
-	file, err := os.OpenFile(filepath.Join(dir, marker), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if os.IsExist(err) {
-		return nil
-	}
-	if err != nil {
+	// That is what mknod(2) does, in one call.
+	err = unix.Mknod(filepath.Join(dir, marker), unix.S_IFREG|0o755, 0)
+	if err != nil && err != unix.EEXIST {
 		return fmt.Errorf("cannot mark the container's root: %w", err)
 	}
-	return file.Close()
+	return nil
 }
 
 // withoutOwn leaves out of the changes what the engine and the runtime made in

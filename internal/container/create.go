@@ -174,7 +174,7 @@ func (m *Manager) makeDir(id string) error {
 		if unix.Rename(spare, m.dir(id)) == nil {
 			return nil
 		}
-		os.Remove(spare) // containers/ is on another disk, or not there
+		os.RemoveAll(spare) // containers/ is on another disk, or not there
 	}
 	return os.MkdirAll(m.dir(id), dirMode)
 }

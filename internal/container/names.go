@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The words names are made of. They are strings, not slices, so that they cost
@@ -34,14 +35,16 @@ const (
 // generateName makes an adjective_surname name; from the second attempt on it
 // ends in a digit, as the plain ones seem to be taken.
 func generateName(attempt int) string {
-	name := pick(adjectives) + "_" + pick(surnames)
+	name := pick(firstWords()) + "_" + pick(lastWords())
 	if attempt > 1 {
 		name += strconv.Itoa(rand.IntN(10))
 	}
 	return name
 }
 
-func pick(words string) string {
-	list := strings.Fields(words)
-	return list[rand.IntN(len(list))]
-}
+var (
+	firstWords = sync.OnceValue(func() []string { return strings.Fields(adjectives) })
+	lastWords  = sync.OnceValue(func() []string { return strings.Fields(surnames) })
+)
+
+func pick(words []string) string { return words[rand.IntN(len(words))] }

@@ -35,7 +35,7 @@ func New(o Options) (*Manager, error) {
 		done:   make(chan struct{}),
 		can:    sync.OnceValue(cgroup.Supported),
 	}
-	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), func(path string) error { return os.Mkdir(path, dirMode) })
+	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), makeSpareDir)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	records, err := m.table.All()
 	if err != nil {

@@ -111,7 +111,7 @@ func (m *Manager) assemble(ctx context.Context, rec *Record) (*mount.Tree, error
 	dir, err := m.filesDir(rec)
 	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
 		file := filepath.Join(dir, name)
-		if err != nil || !fileExists(file) || mountedAt(rec, "/etc/"+name) {
+		if err != nil || !rendered(file) || mountedAt(rec, "/etc/"+name) {
 			continue
 		}
 		tree, err := mount.Detached([]mount.Mount{{Type: "bind", Source: file}})

@@ -80,6 +80,8 @@ type Manager struct {
 	used    *state.Table[useRecord]    // by ID; volatile
 	uploads *uploads                   // volatile
 
+	parsed parsedRefs
+
 	mu      sync.RWMutex                   // guards the maps
 	byID    map[digest.Digest]*entry       // never modified in place: replaced
 	byRef   map[string]refRecord           // by canonical reference

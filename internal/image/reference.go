@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/distribution/reference"
@@ -38,6 +39,43 @@ func refKey(named reference.Named) string {
 		return named.Name() + "@" + digested.Digest().String()
 	}
 	return named.String()
+}
+
+// parsedRefs are references that were parsed before, which takes longer than to find
+// an image by one: every container of an image is made by the same.
+type parsedRefs struct {
+	mu   sync.Mutex // guards refs
+	refs map[string]reference.Reference
+}
+
+// maxParsedRefs bounds them, and maxParsedRef the length of one.
+const maxParsedRefs, maxParsedRef = 128, 512
+
+// parse reads a name as parseName does, or the whole ID of an image.
+func (p *parsedRefs) parse(ref string) (reference.Reference, error) {
+	p.mu.Lock()
+	parsed, ok := p.refs[ref]
+	p.mu.Unlock()
+	if ok {
+		return parsed, nil
+	}
+	parsed, err := reference.ParseAnyReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	if named, ok := parsed.(reference.Named); ok {
+		parsed = reference.TagNameOnly(named)
+	}
+	if len(ref) > maxParsedRef {
+		return parsed, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refs == nil || len(p.refs) >= maxParsedRefs {
+		p.refs = map[string]reference.Reference{}
+	}
+	p.refs[ref] = parsed
+	return parsed, nil
 }
 
 // familiar is a kept reference as people write it.

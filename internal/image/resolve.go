@@ -132,7 +132,7 @@ func (m *Manager) find(ref string) (*entry, error) {
 // tells what it stands for: of an ID that is the image's manifest.
 func (m *Manager) findTarget(ref string) (*entry, ocispec.Descriptor, error) {
 	var none ocispec.Descriptor
-	parsed, err := reference.ParseAnyReference(ref)
+	parsed, err := m.parsed.parse(ref)
 	if err != nil {
 		return nil, none, badReference(err)
 	}
@@ -147,7 +147,6 @@ func (m *Manager) findTarget(ref string) (*entry, ocispec.Descriptor, error) {
 		}
 		return nil, none, errs.NotFound("No such image: %s", parsed.String())
 	}
-	named = reference.TagNameOnly(named)
 	if record, ok := m.byRef[refKey(named)]; ok {
 		return m.byID[record.ID], record.Target, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
@@ -23,8 +24,29 @@ func defaultCapabilities() []string {
 	}
 }
 
-// allCapabilities are those this process could give away.
+// allCapabilities are those this process could give away. They are nobody's to
+// change.
 func allCapabilities() ([]string, error) {
+	ownCaps.mu.Lock()
+	defer ownCaps.mu.Unlock()
+	if ownCaps.names != nil {
+		return ownCaps.names, nil
+	}
+	names, err := readCapabilities()
+	if err == nil {
+		ownCaps.names = names
+	}
+	return names, err
+}
+
+// ownCaps are the capabilities that were read. They stay: what a process cannot give away
+// it never can again.
+var ownCaps struct {
+	mu    sync.Mutex // guards names
+	names []string
+}
+
+func readCapabilities() ([]string, error) {
 	known, err := capability.ListSupported()
 	if err != nil {
 		return nil, describe("cannot list capabilities", err)
@@ -44,7 +66,7 @@ func allCapabilities() ([]string, error) {
 		}
 	}
 	sort.Strings(names)
-	return names, nil
+	return slices.Clip(names), nil
 }
 
 // normalizeCapability accepts a name with or without CAP_ in any case, and ALL.

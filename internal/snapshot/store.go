@@ -345,11 +345,14 @@ func (s *store) discard(path string) error {
 // too full even for that; then the directory loses what says that it is whole.
 func (s *store) aside(path string) (string, error) {
 	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
-	err := os.Rename(path, tmp)
+	err := unix.Rename(path, tmp)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		if merr := os.Remove(filepath.Join(path, "meta")); merr == nil || errors.Is(merr, fs.ErrNotExist) {
 			return path, nil
 		}
+	}
+	if err != nil {
+		err = &os.LinkError{Op: "rename", Old: path, New: tmp, Err: err}
 	}
 	return tmp, err
 }
