@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,10 @@ func TestSpares(t *testing.T) {
 	}
 	if ids, err := s.Snapshots(t.Context()); err != nil || len(ids) != 3 {
 		t.Errorf("the snapshots are %q, %v", ids, err)
+	}
+	// A name that is taken costs a spare, and leaves nothing of it.
+	if err := s.Prepare(t.Context(), "one", images[:1], snapshot.PrepareOptions{}); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("a name that is taken: %v", err)
 	}
 	spares(t, dir, 4)
 
