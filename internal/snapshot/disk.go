@@ -13,7 +13,8 @@ import (
 )
 
 // Disk is what the layers of a driver take on disk, in bytes of blocks. With
-// what each snapshot takes it adds up to what du(1) finds in the directory.
+// what each snapshot takes it adds up to what du(1) finds in the directory, but for
+// snapshots made ahead: a few empty directories that are no image's.
 type Disk struct {
 	Layers map[digest.Digest]int64
 	// Other is what belongs to no layer and no snapshot: layers put together,
@@ -60,7 +61,8 @@ func (s *store) layerDisk(ctx context.Context, diffID digest.Digest) (int64, err
 	return size, nil
 }
 
-// around is everything in the directory but what is in layers/ and snapshots/.
+// around is everything in the directory but ahead/ and what is in layers/ and
+// snapshots/.
 func (s *store) around(ctx context.Context) (total int64, err error) {
 	entries, err := filepath.Glob(s.path("*"))
 	if err != nil {
@@ -71,6 +73,8 @@ func (s *store) around(ctx context.Context) (total int64, err error) {
 		switch path {
 		case s.dir, s.path("layers"), s.path("snapshots"):
 			measure = du.Blocks
+		case s.path("ahead"):
+			continue
 		}
 		n, err := measure(path)
 		if err != nil {

@@ -67,6 +67,15 @@ func TestSpares(t *testing.T) {
 		}
 		return filepath.Join(dir, "overlayfs", "snapshots", id)
 	}
+	other := func() int64 {
+		t.Helper()
+		disk, err := s.Disk(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return disk.Other
+	}
+	before := other()
 	prepare("first", images[0])
 	for i, image := range images {
 		made := spares(t, dir, 4)
@@ -89,6 +98,10 @@ func TestSpares(t *testing.T) {
 	}
 	if ids, err := s.Snapshots(t.Context()); err != nil || len(ids) != 3 {
 		t.Errorf("the snapshots are %q, %v", ids, err)
+	}
+	spares(t, dir, 4)
+	if now := other(); now != before {
+		t.Errorf("what was made ahead counts as %d bytes of images", now-before)
 	}
 	// A name that is taken costs a spare, and leaves nothing of it.
 	if err := s.Prepare(t.Context(), "one", images[:1], snapshot.PrepareOptions{}); !errors.Is(err, errdefs.ErrConflict) {
