@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/moby/moby/api/types/system"
@@ -125,7 +124,7 @@ func shortDate(s string) string {
 }
 
 func printVersions(out io.Writer, v *versions) error {
-	w := tabwriter.NewWriter(out, 20, 1, 1, ' ', 0)
+	w := format.NewTable(out, 20, 1)
 	c := &v.Client
 	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s", c.Version, c.APIVersion)
 	if c.APIVersion != c.DefaultAPIVersion {
