@@ -17,9 +17,14 @@ export CGO_ENABLED := 0
 all: build
 
 ## build: the programs, into bin/
+# They are copied there as an installation would be: the pages of a file that the
+# linker wrote through a mapping are in the page cache one by one, and gantry
+# takes 0.3 ms longer to start from those.
 build: $(TOOLBOX)
-	@mkdir -p bin
-	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	@mkdir -p bin/.linked
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/.linked/ $(addprefix ./cmd/,$(PROGRAMS))
+	@cd bin && for p in $(PROGRAMS); do cp .linked/$$p .linked/$$p.copy && mv -f .linked/$$p.copy $$p || exit 1; done
+	@rm -rf bin/.linked
 
 ## toolbox: the image that is embedded in the engine
 toolbox: $(TOOLBOX)
