@@ -66,3 +66,7 @@ require (
 	gopkg.in/ini.v1 v1.67.3 // indirect
 	tags.cncf.io/container-device-interface/specs-go v1.1.1 // indirect
 )
+
+// Every type of the Engine API leads there, and it compiles regular expressions
+// before main.
+replace github.com/opencontainers/go-digest => ./internal/digest
