@@ -1,9 +1,12 @@
 package shim
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // subscriber is a connection that is told of events.
@@ -11,10 +14,11 @@ type subscriber struct {
 	conn *net.UnixConn
 	pid  int // of the process at the other end, the daemon
 
-	mu     sync.Mutex // guards everything below
-	queue  []Event
-	more   sync.Cond
-	closed bool
+	mu      sync.Mutex // guards everything below
+	queue   []Event
+	more    sync.Cond
+	sending bool // somebody sends what came before
+	closed  bool
 }
 
 // maxQueue is how many events wait for a subscriber before it is given up: it
@@ -36,6 +40,7 @@ func (h *Holder) publish(e Event) {
 	defer h.mu.Unlock()
 	for s := range h.watch {
 		s.add(e)
+		s.more.Signal()
 	}
 }
 
@@ -44,13 +49,19 @@ func (h *Holder) publish(e Event) {
 func (h *Holder) publishExit(t *task) {
 	e := Event{Type: EventExit, Status: t.status()}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	close(t.ended)
+	told := make([]*subscriber, 0, 1)
 	for s := range h.watch {
 		s.add(e)
+		told = append(told, s)
+	}
+	h.mu.Unlock()
+	for _, s := range told {
+		s.sendNow()
 	}
 }
 
+// add queues an event. deliver still has to hear of it.
 func (s *subscriber) add(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +70,6 @@ func (s *subscriber) add(e Event) {
 	} else {
 		s.queue = append(s.queue, e)
 	}
-	s.more.Signal()
 }
 
 // subscribe makes conn a stream of events, the first of which are all exits
@@ -111,29 +121,58 @@ func (h *Holder) deliver(s *subscriber) {
 	}
 }
 
-// wait blocks until there is an event. It reports false when it is over.
+// wait blocks until there is an event to send. It reports false when it is over.
 func (s *subscriber) wait() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.queue) == 0 && !s.closed {
+	for (len(s.queue) == 0 || s.sending) && !s.closed {
 		s.more.Wait()
 	}
 	return !s.closed
 }
 
+// sendNow sends the event that was just added, if that cannot block: deliver may
+// have to wait for a processor, and whoever waits for an exit with it.
+func (s *subscriber) sendNow() {
+	if n, err := unsent(s.conn); err == nil && n == 0 {
+		s.sendOne()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 || s.closed {
+		s.more.Signal()
+	}
+}
+
+// sendOne sends the first event, unless there is none or somebody sends already.
 func (s *subscriber) sendOne() bool {
 	s.mu.Lock()
+	if len(s.queue) == 0 || s.sending || s.closed {
+		defer s.mu.Unlock()
+		return !s.closed
+	}
 	e := s.queue[0]
 	s.queue = s.queue[1:]
 	if len(s.queue) == 0 {
 		s.queue = nil
 	}
+	s.sending = true
 	s.mu.Unlock()
-	if send(s.conn, e, nil) == nil {
-		return true
-	}
+	err := send(s.conn, e, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
-	return false
+	s.sending = false
+	s.closed = s.closed || err != nil
+	s.more.Signal()
+	return !s.closed
+}
+
+// unsent is how many bytes the other side of a connection has not read.
+func unsent(conn *net.UnixConn) (n int, err error) {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := rc.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	return n, errors.Join(cerr, err)
 }

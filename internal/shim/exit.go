@@ -84,6 +84,7 @@ func (t *task) recordExit() {
 func (t *task) cleanUp() {
 	t.detachAll()
 	t.release()
+	t.mnt.Close()
 	t.deleteExternal()
 	if cg := t.cgroup(); t.exec == "" && cg != nil {
 		if err := cg.Delete(); err != nil {

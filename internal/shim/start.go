@@ -94,6 +94,7 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 	}
 	t.log = log
 	t.mu.Unlock()
+	t.linger(p.Pid, r, spec)
 	if err := t.begin(p, io, r.Terminal); err != nil {
 		return err
 	}

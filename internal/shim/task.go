@@ -44,6 +44,7 @@ type task struct {
 	clients []*client
 
 	pidfd  *os.File
+	mnt    *os.File    // the mount namespace, or nil; see linger
 	out    [3]*os.File // by stream: what io reads. A terminal is out[Stdout] and in
 	in     *os.File    // what io writes; nil without input
 	log    logs.Writer // nil for an exec
