@@ -20,6 +20,7 @@ type arena struct {
 type chunk struct {
 	block
 	told, blank uintptr // bytes
+	shared      bool    // with a spare process, which reads what it is told later
 }
 
 // block is mapped memory, page aligned and private. It is zero when it is new:
@@ -114,7 +115,9 @@ func (a *arena) str(s string) uintptr {
 // release gives the memory back. Every address becomes invalid.
 func (a *arena) release() {
 	for _, c := range a.blocks {
-		c.release(c.told)
+		if !c.shared { // else it is the spare's
+			c.release(c.told)
+		}
 	}
 	*a = arena{}
 }

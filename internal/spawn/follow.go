@@ -69,6 +69,8 @@ func (p *Program) follow(c *Child, a *Attr, sock int) error {
 			}
 			atomic.StoreInt64(&c.page.taken, 1)
 			continue
+		case eventReady:
+			return errReady
 		case eventDetach:
 			if awaitPage(sock, &c.page.alone) {
 				return errDetached

@@ -80,6 +80,10 @@ var stepPool = sync.Pool{New: func() any { s := make([]step, 0, 512); return &s 
 // release gives back all memory of a program.
 func (p *Program) release() {
 	p.mem.release()
+	p.dropSteps()
+}
+
+func (p *Program) dropSteps() {
 	if steps := p.steps; steps != nil {
 		stepPool.Put(&steps)
 	}
@@ -105,6 +109,11 @@ type Program struct {
 	// offered is the event of the descriptor that is offered.
 	offered int
 	forget  uintptr // the arguments of opForget; 0 without one
+	todo    uintptr // work of the child, once it was forked
+	base    int32   // what page.step is at the first step
+	spare   *Spare  // the child that is to run it, or nil
+	// detaches says that Detaching was called.
+	detaches bool
 }
 
 // sentence says what steps are for: "cannot VERB A PREP B: errno".
@@ -272,7 +281,10 @@ func (p *Program) Fork() { p.Sys(opFork) }
 
 // Detaching tells the parent that Detach will follow. Until then failures are
 // still reported.
-func (p *Program) Detaching() { p.Sys(opAnnounce, p.Bytes([]byte{eventDetach})) }
+func (p *Program) Detaching() {
+	p.detaches = true
+	p.Sys(opAnnounce, p.Bytes([]byte{eventDetach}))
+}
 
 // Detach makes the rest of the program the child's own business: Start returns,
 // and nobody learns of later failures. It makes no system call, so that it works

@@ -76,8 +76,9 @@ func runtime_BeforeFork()
 //go:linkname runtime_AfterFork syscall.runtime_AfterFork
 func runtime_AfterFork()
 
-// work is all the child does, prepared outside the heap.
-type work struct{ prelude, main code }
+// work is all the child does, prepared outside the heap. A spare reads the second
+// half when it was woken; of any other child that is empty.
+type work struct{ prelude, main, receive, rest code }
 
 // clone3 forks. The child calls the function at the address entry with work, on
 // the stack that args name, and does not return.
@@ -94,6 +95,8 @@ func clone3(args *cloneArgs, size, entry, work uintptr) (pid uintptr, errno sysc
 func child(w *work) {
 	run(&w.prelude)
 	run(&w.main)
+	run(&w.receive)
+	run(&w.rest)
 	exit(0)
 }
 
@@ -126,26 +129,43 @@ func (p *Program) Start(ctx context.Context, a *Attr) (*Child, error) {
 		return nil, err
 	}
 	p.link()
-	ours, theirs, err := channel(a.Floor)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a socket for a new process: %w", err)
+	if p.spare != nil {
+		return p.startIn(ctx, p.spare, a)
 	}
-	defer unix.Close(ours)
-	pg, err := newPage()
+	c, ours, err := p.begin(a)
 	if err != nil {
-		unix.Close(theirs)
-		return nil, fmt.Errorf("cannot map memory for a new process: %w", err)
-	}
-	c, err := p.fork(a, pg, theirs)
-	unix.Close(theirs)
-	if err != nil {
-		pg.release()
 		return nil, err
 	}
+	defer unix.Close(ours)
+	return p.see(ctx, c, a, ours)
+}
+
+// begin forks a child that runs the program. ours is this end of its socket.
+func (p *Program) begin(a *Attr) (c *Child, ours int, err error) {
+	ours, theirs, err := channel(a.Floor)
+	if err != nil {
+		return nil, -1, fmt.Errorf("cannot make a socket for a new process: %w", err)
+	}
+	defer unix.Close(theirs)
+	pg, err := newPage()
+	if err != nil {
+		unix.Close(ours)
+		return nil, -1, fmt.Errorf("cannot map memory for a new process: %w", err)
+	}
+	if c, err = p.fork(a, pg, theirs); err != nil {
+		unix.Close(ours)
+		pg.release()
+	}
+	return c, ours, err
+}
+
+// see sees a child to the end of the program.
+func (p *Program) see(ctx context.Context, c *Child, a *Attr, ours int) (*Child, error) {
 	halt := c.killWhen(ctx, ours)
-	err = p.follow(c, a, ours)
+	err := p.follow(c, a, ours)
 	halt()
 	if err == nil || err == errDetached {
+		pg := c.page
 		c.regs, c.pid, c.page = slices.Clone(pg.regs[:p.nregs]), pg.pid, nil
 		if err == nil {
 			pg.release()
@@ -169,8 +189,9 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	todo := p.mem.alloc(int(unsafe.Sizeof(work{})))
 	*(*work)(pointer(todo)) = work{
 		prelude: code{steps: pre.image(), n: len(pre.steps), base: preludeBase, page: pg},
-		main:    code{steps: p.image(), n: len(p.steps), page: pg, sock: uintptr(sock)},
+		main:    code{steps: p.image(), n: len(p.steps), base: p.base, page: pg, sock: uintptr(sock)},
 	}
+	p.todo = todo
 	// Not a variable: its address is a number to the compiler, and the stack may
 	// move before the kernel writes there.
 	pidfd := (*int32)(pointer(p.mem.alloc(8)))

@@ -1,0 +1,223 @@
+package spawn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spare is a child that was forked before it was known what for. It has its
+// namespaces, has run a first program, and waits for a second, which Start gives
+// it instead of forking: what a fork costs was paid when nobody waited.
+//
+// It has nothing of its parent but code, one socket and the memory the second
+// program will be in, and it ends when the parent does. Its methods are called by
+// one goroutine at a time.
+type Spare struct {
+	child *Child
+	flags uint64 // it was forked with
+	ours  int    // its socket; -1 when it was used or discarded
+	mem   chunk
+	todo  uintptr // its work
+}
+
+// ErrNoSpare is returned by Start of a program that cannot be run by its spare,
+// or whose spare is gone. Nothing has happened then but that the spare was
+// discarded, and the same can be started without one.
+var ErrNoSpare = errors.New("the process made ahead cannot be used")
+
+const (
+	spareMem = 192 << 10 // bytes: a container's program takes half of it
+	// spareSock is the least number of a spare's socket. Below there is room for
+	// the descriptors it gets: their numbers are the lowest, and then their own.
+	spareSock = 700
+	// spareBase is what page.step starts from in a spare's first program.
+	spareBase = -1 << 20
+	// eventReady says that a spare waits.
+	eventReady = 0xfc
+)
+
+// NewSpare forks a child with Flags, Keep and Barrier of a and has it run the
+// steps that build adds, after which it has no descriptors. The caller owns it,
+// is its parent, and must not wait for "any child" before Discard or Start.
+func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spare, err error) {
+	mem, err := unix.MmapPtr(-1, 0, nil, spareMem, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("cannot map memory for a spare process: %w", err)
+	}
+	s := &Spare{flags: a.Flags, mem: chunk{block: block{uintptr(mem), spareMem}, shared: true}, ours: -1}
+	p := &Program{mem: arena{blocks: []chunk{s.mem}}, base: spareBase}
+	defer p.release()
+	if err := build(p); err != nil {
+		s.unmap()
+		return nil, err
+	}
+	awaitProgram(p)
+	if len(a.Keep) > 0 && slices.Max(a.Keep) >= spareSock {
+		s.unmap()
+		return nil, fmt.Errorf("cannot make a spare process with descriptor %d", slices.Max(a.Keep))
+	}
+	if err := p.fits(); err != nil {
+		s.unmap()
+		return nil, err
+	}
+	p.link()
+	first := *a
+	first.Floor = spareSock
+	if s.child, s.ours, err = p.begin(&first); err != nil {
+		s.unmap()
+		return nil, err
+	}
+	halt := s.child.killWhen(ctx, s.ours)
+	err = p.follow(s.child, a, s.ours)
+	halt()
+	s.mem, s.todo = p.mem.blocks[0], p.todo
+	if err != errReady {
+		s.child.kill(s.ours)
+		err = p.bury(s.child, err)
+		unix.Close(s.ours)
+		s.unmap()
+		return nil, err
+	}
+	return s, nil
+}
+
+var errReady = errors.New("ready")
+
+// awaitProgram ends a spare's first program: the child gives up what it has of
+// its parent's memory, says that it is ready and waits for a message, the
+// descriptors of the second program in it. The end of the socket is its own.
+func awaitProgram(p *Program) {
+	hdr := newFDMessages(&p.mem, maxPassed)
+	p.Doing("wait", "for a program")
+	p.Sys(unix.SYS_CLOSE_RANGE, Int(0), Int(spareSock-1), Int(0))
+	p.Forget()
+	p.Sys(opAnnounce, p.Bytes([]byte{eventReady}))
+	got := p.NewReg()
+	p.Sys(unix.SYS_RECVMSG, Arg{v: sockArg}, Arg{v: hdr}, Int(unix.MSG_CMSG_CLOEXEC)).Save(got)
+	p.Sys(opEqual, Val(got), Int(1))
+}
+
+// maxPassed is how many descriptors a message can carry: SCM_MAX_FD.
+const maxPassed = 253
+
+// fits reports whether the program is all in the memory of its spare.
+func (p *Program) fits() error {
+	if len(p.mem.blocks) != 1 {
+		return ErrNoSpare
+	}
+	return nil
+}
+
+// In makes a program that Start has s run. It is s's only one.
+func (s *Spare) In() *Program { return &Program{mem: arena{blocks: []chunk{s.mem}}, spare: s} }
+
+// Discard ends a spare that was not used. It does nothing to one that was, and to
+// nil.
+func (s *Spare) Discard() {
+	if s == nil || s.ours < 0 {
+		return
+	}
+	s.child.kill(s.ours)
+	s.child.PidFD.Close()
+	reap(s.child.first)
+	s.child.page.release()
+	unix.Close(s.ours)
+	s.ours = -1
+	s.unmap()
+}
+
+// Pid is the process.
+func (s *Spare) Pid() int { return s.child.first }
+
+func (s *Spare) unmap() { _ = unix.MunmapPtr(pointer(s.mem.addr), s.mem.size) }
+
+// startIn is Start in a spare.
+func (p *Program) startIn(ctx context.Context, s *Spare, a *Attr) (*Child, error) {
+	if s.ours < 0 || a.Flags != s.flags || a.Cgroup != nil || a.Floor > spareSock || p.detaches || p.forget != 0 {
+		s.Discard()
+		return nil, ErrNoSpare
+	}
+	keep := slices.Clone(a.Keep)
+	slices.Sort(keep)
+	keep = slices.Compact(keep)
+	if n := len(keep); n > maxPassed || n > 0 && keep[n-1] >= spareSock {
+		s.Discard()
+		return nil, ErrNoSpare
+	}
+	pg := s.child.page
+	w := (*work)(pointer(s.todo))
+	w.receive = p.renumber(keep)
+	w.receive.page = pg
+	w.rest = code{steps: p.image(), n: len(p.steps), page: pg, sock: w.main.sock}
+	if p.fits() != nil {
+		s.Discard()
+		return nil, ErrNoSpare
+	}
+	pg.regs = [maxRegs]int64{}
+	if err := s.wake(keep); err != nil {
+		s.Discard()
+		return nil, ErrNoSpare
+	}
+	c, ours := s.child, s.ours
+	s.ours = -1
+	defer unix.Close(ours)
+	child, err := p.see(ctx, c, a, ours)
+	s.unmap()
+	return child, err
+}
+
+// wake sends a spare the descriptors of its second program, and with them word
+// that there is one.
+func (s *Spare) wake(fds []int) error {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	for {
+		_, err := unix.SendmsgN(s.ours, []byte{0}, oob, nil, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// renumber gives a spare's descriptors, which came as the lowest numbers there
+// are, the numbers they have in the parent. They are sorted, so that each has one
+// that is not lower than what it came as: from the last on none is in the way.
+func (p *Program) renumber(fds []int) code {
+	q := &Program{mem: p.mem}
+	defer q.dropSteps()
+	for came, fd := range slices.Backward(fds) {
+		if came == fd {
+			continue
+		}
+		q.Sys(unix.SYS_DUP3, Int(came), Int(fd), Int(unix.O_CLOEXEC))
+		if _, used := slices.BinarySearch(fds, came); !used {
+			q.Sys(unix.SYS_CLOSE, Int(came))
+		}
+	}
+	q.link()
+	c := code{steps: q.image(), n: len(q.steps), base: preludeBase}
+	p.mem = q.mem
+	return c
+}
+
+// newFDMessages lays out what n descriptors are received in.
+func newFDMessages(mem *arena, n int) (hdr uintptr) {
+	data := mem.scratch(1)
+	control := mem.scratch(unix.CmsgSpace(4 * n))
+	iov := (*[2]uintptr)(pointer(mem.alloc(int(unsafe.Sizeof(unix.Iovec{})))))
+	iov[0], iov[1] = data, 1
+	var msg unix.Msghdr
+	msg.Iovlen = 1
+	msg.SetControllen(unix.CmsgSpace(4 * n))
+	hdr = mem.bytes(unsafe.Slice((*byte)(unsafe.Pointer(&msg)), unsafe.Sizeof(msg)))
+	*(*uintptr)(pointer(hdr + unsafe.Offsetof(msg.Iov))) = uintptr(unsafe.Pointer(iov))
+	*(*uintptr)(pointer(hdr + unsafe.Offsetof(msg.Control))) = control
+	return hdr
+}
