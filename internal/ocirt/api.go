@@ -81,9 +81,13 @@ type Container struct {
 	// Cgroup is the cgroup to join. When nil, Start creates the one the
 	// specification names (Linux.CgroupsPath, Linux.Resources).
 	Cgroup *cgroup.Cgroup
-	// Spare, when set, is asked for a cgroup made ahead that suits the one Start
-	// is about to create; it returns nil when it has none. Start uses it up.
-	Spare func(path string, res *specs.LinuxResources) *cgroup.Spare
+	// Spare, when set, is asked for one whose cgroup suits the one Start is about
+	// to create; it returns nil when it has none. Start uses it up.
+	Spare func(path string, res *specs.LinuxResources) *Spare
+	// Record, when set, is called before the cgroup is made, maybe while the
+	// container's first process is being set up. When it returns an error the start
+	// fails with it.
+	Record func() error
 	// StartFIFO, when set, is the path of an existing FIFO: the process is made
 	// ready and then waits until Release is called with the same path. This is
 	// the split between create and start of the OCI runtime command line. Only

@@ -59,13 +59,14 @@ func NewBase(ctx context.Context) (*os.File, error) {
 	return child.Files[0], nil
 }
 
-// useBase says whether the container's mount namespace is a copy of the base.
+// usesBase says whether the container's mount namespace is a copy of the base.
 // What needs the mounts of the host around it is made of a copy of the host's:
 // hooks, mounts that are to propagate to the host, and user namespaces, for
 // which the kernel locks what was copied.
-func (b *builder) useBase(c *Container) bool {
-	return c.Base != nil && !c.NoPivot && b.ns.fresh&unix.CLONE_NEWNS != 0 && !b.ns.has(unix.CLONE_NEWUSER) &&
-		!b.rootShared() && noHooks(b.spec.Hooks)
+func usesBase(c *Container, ns *namespaces) bool {
+	propagation, _ := rootPropagation(c.Spec)
+	return c.Base != nil && !c.NoPivot && ns.fresh&unix.CLONE_NEWNS != 0 && !ns.has(unix.CLONE_NEWUSER) &&
+		propagation != unix.MS_SHARED && noHooks(c.Spec.Hooks)
 }
 
 func noHooks(h *specs.Hooks) bool {

@@ -46,7 +46,7 @@ func startBench(c *Container, cg bool) (*Process, error) {
 		return nil, err
 	}
 	defer root.Close()
-	return start(context.Background(), c, madeCgroup{}, root)
+	return start(context.Background(), c, &madeCgroup{}, root)
 }
 
 // BenchmarkExec is a further process in a container.

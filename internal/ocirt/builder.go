@@ -40,7 +40,8 @@ type builder struct {
 	mounts  []mountPlan
 	home    string // $HOME for the process when it has none
 	cgroup  *cgroup.Cgroup
-	spare   *cgroup.Spare // what cgroup was made of, or nil
+	spare   *Spare // what cgroup is made of, or nil
+	inSpare bool   // the child is the spare's process
 
 	extra    []*os.File
 	streams  []stream
@@ -66,9 +67,15 @@ type builder struct {
 	copyAt  spawn.Reg // which of them the child waits for
 }
 
-func newBuilder(spec *specs.Spec, process *specs.Process, extra []*os.File) *builder {
+// newBuilder begins a program: of the child spare, unless that is nil.
+func newBuilder(spec *specs.Spec, process *specs.Process, extra []*os.File, spare *spawn.Spare) *builder {
+	program := &spawn.Program{}
+	if spare != nil {
+		program = spare.In()
+	}
 	b := &builder{
-		Program: &spawn.Program{},
+		Program: program,
+		inSpare: spare != nil,
 		spec:    spec,
 		process: process,
 		floor:   3 + len(extra),

@@ -16,7 +16,7 @@ import (
 // the wait for everybody else that moving another process costs. The directory
 // returned, in v2, is for CLONE_INTO_CGROUP; "" when there is none.
 func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string, err error) {
-	if c == nil {
+	if c == nil || b.inSpare {
 		return "", nil
 	}
 	for _, file := range c.ProcsFiles() {
@@ -25,7 +25,7 @@ func (b *builder) joinCgroup(c *cgroup.Cgroup) (v2dir string, err error) {
 			continue
 		}
 		b.Doing("join", "cgroup "+filepath.Dir(file))
-		if f := b.spare.Tasks(file); f != nil {
+		if f := b.spare.cgroup().Tasks(file); f != nil {
 			fd, err := b.pass(f)
 			if err != nil {
 				return "", err
@@ -93,7 +93,7 @@ func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) erro
 	target := b.NewReg()
 	b.Sys(unix.SYS_MKDIRAT, top.src(), b.Str(name), spawn.Int(0o755))
 	b.Sys(unix.SYS_OPENAT, top.src(), b.Str(name), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(target)
-	mnt, err := b.hostTree(dir, false)
+	mnt, err := b.cgroupTree(dir, name)
 	if err != nil {
 		return fmt.Errorf("cannot mount cgroup %s: %w", name, err)
 	}
@@ -111,6 +111,17 @@ func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) erro
 		}
 	}
 	return nil
+}
+
+// cgroupTree is the descriptor of a detached copy of a directory of the cgroup, in
+// the hierarchy of that name.
+func (b *builder) cgroupTree(dir, name string) (spawn.Arg, error) {
+	if b.inSpare { // the directory has another name for now
+		if f := b.spare.trees[name]; f != nil {
+			return b.pass(f)
+		}
+	}
+	return b.hostTree(dir, false)
 }
 
 // mountUnified mounts cgroup v2. In a user namespace without a cgroup namespace

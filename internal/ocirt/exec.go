@@ -24,7 +24,7 @@ func (e *Exec) Start(ctx context.Context) (*Process, error) {
 	if err := checkProcess(e.Process); err != nil {
 		return nil, err
 	}
-	b := newBuilder(e.Spec, e.Process, e.ExtraFiles)
+	b := newBuilder(e.Spec, e.Process, e.ExtraFiles, nil)
 	defer b.close()
 	b.id, b.cgroup, b.filter, b.execPath = e.ID, e.Cgroup, e.Filter, e.path
 	target, err := e.target()
@@ -36,7 +36,7 @@ func (e *Exec) Start(ctx context.Context) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.run(ctx, 0, dir)
+	return b.run(ctx, 0, dir, nil)
 }
 
 // target opens the container's process and makes sure that it is still that.

@@ -50,7 +50,7 @@ func FuzzSpec(f *testing.F) {
 		if checkSpec(c) != nil {
 			return
 		}
-		b := newBuilder(&spec, spec.Process, nil)
+		b := newBuilder(&spec, spec.Process, nil, nil)
 		defer b.close()
 		var err error
 		if b.ns, err = parseNamespaces(spec.Linux.Namespaces, nil); err != nil || b.checkNamespaces() != nil {

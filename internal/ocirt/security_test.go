@@ -214,7 +214,7 @@ func TestExecIsNeverPrivilegedInside(t *testing.T) {
 
 func stepsOfExec(t *testing.T, c *Container, p *Process, proc *specs.Process) string {
 	t.Helper()
-	b := newBuilder(c.Spec, proc, nil)
+	b := newBuilder(c.Spec, proc, nil, nil)
 	defer b.close()
 	target, err := (&Exec{Pid: p.Pid}).target()
 	if err != nil {

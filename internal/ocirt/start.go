@@ -46,7 +46,8 @@ type openedRoot struct {
 type madeCgroup struct {
 	*cgroup.Cgroup
 	made  bool
-	spare *cgroup.Spare // what it was made of, or nil
+	spare *Spare       // what it is made of, or nil
+	late  func() error // makes it, in a spare whose process has its program; nil when it is made
 	err   error
 }
 
@@ -70,14 +71,18 @@ func Prepare(c *Container) (*Prepared, error) {
 // Start is the rest of the package's Start.
 func (p *Prepared) Start(ctx context.Context) (*Process, error) {
 	cg, root := <-p.cgroup, <-p.root
-	defer cg.spare.Close()
+	defer cg.spare.close()
 	err := cg.err
 	if err == nil {
 		err = root.err
 	}
 	var process *Process
 	if err == nil {
-		process, err = start(ctx, p.c, cg, root.file)
+		process, err = start(ctx, p.c, &cg, root.file)
+		if errors.Is(err, spawn.ErrNoSpare) {
+			cg.spare.drop()
+			process, err = start(ctx, p.c, &cg, root.file)
+		}
 	}
 	if err != nil {
 		cg.drop()
@@ -92,7 +97,7 @@ func (p *Prepared) Start(ctx context.Context) (*Process, error) {
 func (p *Prepared) Drop() {
 	cg := <-p.cgroup
 	cg.drop()
-	cg.spare.Close()
+	cg.spare.close()
 	if root := <-p.root; root.file != nil {
 		root.file.Close()
 	}
@@ -100,8 +105,10 @@ func (p *Prepared) Drop() {
 
 // drop removes the cgroup if it was made for the container.
 func (m madeCgroup) drop() {
+	m.spare.drop()
 	if m.err == nil && m.made {
 		_ = m.Delete()
+		_ = m.spare.cgroup().Discard() // what has not become m
 	}
 }
 
@@ -130,35 +137,61 @@ func holder() *specs.Process {
 // containerCgroup is the cgroup to start in, made unless it is there.
 func containerCgroup(c *Container) madeCgroup {
 	if c.Cgroup != nil {
-		return madeCgroup{Cgroup: c.Cgroup}
+		return madeCgroup{Cgroup: c.Cgroup, late: c.Record}
 	}
 	path, res := c.Spec.Linux.CgroupsPath, c.Spec.Linux.Resources
 	if path == "" {
 		path = "/" + c.ID
 	}
 	m := madeCgroup{Cgroup: cgroup.New(path), made: true}
+	m.Plan(res)
 	if c.Spare != nil {
 		m.spare = c.Spare(path, res)
 	}
-	m.err = m.CreateFrom(m.spare, res)
+	m.late = func() error {
+		if c.Record != nil {
+			if err := c.Record(); err != nil {
+				return err
+			}
+		}
+		return m.CreateFrom(m.spare.cgroup(), res)
+	}
+	if !m.spare.waits() || m.Exists() {
+		m.err = m.make()
+	}
 	return m
 }
 
-func start(ctx context.Context, c *Container, cg madeCgroup, root *os.File) (_ *Process, err error) {
+// make makes the cgroup unless it is made.
+func (m *madeCgroup) make() (err error) {
+	if m.late != nil {
+		err, m.late = m.late(), nil
+	}
+	return err
+}
+
+func start(ctx context.Context, c *Container, cg *madeCgroup, root *os.File) (_ *Process, err error) {
 	process := c.Spec.Process
 	if process == nil {
 		process = holder()
 	}
-	b := newBuilder(c.Spec, process, c.ExtraFiles)
-	defer b.close()
-	b.id, b.bundle, b.cgroup, b.spare, b.filter = c.ID, c.Bundle, cg.Cgroup, cg.spare, c.Filter
-	if b.ns, err = parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS); err != nil {
+	ns, err := parseNamespaces(c.Spec.Linux.Namespaces, c.NetNS)
+	if err != nil {
 		return nil, err
 	}
+	spare := cg.spare.processFor(c, &ns, cg.Cgroup)
+	if spare == nil {
+		if err := cg.make(); err != nil {
+			return nil, err
+		}
+	}
+	b := newBuilder(c.Spec, process, c.ExtraFiles, spare)
+	defer b.close()
+	b.id, b.bundle, b.cgroup, b.spare, b.filter, b.ns = c.ID, c.Bundle, cg.Cgroup, cg.spare, c.Filter, ns
 	if err := b.checkNamespaces(); err != nil {
 		return nil, err
 	}
-	if b.based = b.useBase(c); b.based {
+	if b.based = usesBase(c, &b.ns); b.based {
 		if b.baseFD, err = b.pass(c.Base); err != nil {
 			return nil, err
 		}
@@ -171,7 +204,7 @@ func start(ctx context.Context, c *Container, cg madeCgroup, root *os.File) (_ *
 	if b.based {
 		flags &^= unix.CLONE_NEWNS
 	}
-	return b.run(ctx, flags, dir)
+	return b.run(ctx, flags, dir, cg.make)
 }
 
 // checkNamespaces refuses what would change the host.
@@ -216,6 +249,8 @@ func (b *builder) compile(c *Container, root *os.File) (cgroupDir string, err er
 		return "", err
 	}
 	b.enterAsRoot()
+	b.Doing("wait", "for the engine")
+	b.Gate()
 	if c.StartFIFO == "" && len(b.hooks().StartContainer) > 0 {
 		b.Doing("wait", "for hooks")
 		b.Barrier(eventStartHooks)
@@ -231,12 +266,13 @@ func (b *builder) compile(c *Container, root *os.File) (cgroupDir string, err er
 }
 
 // run forks and makes a Process of what comes out.
-func (b *builder) run(ctx context.Context, flags uint64, cgroupDir string) (*Process, error) {
+func (b *builder) run(ctx context.Context, flags uint64, cgroupDir string, meanwhile func() error) (*Process, error) {
 	attr := &spawn.Attr{
-		Flags:   flags,
-		Keep:    b.keep,
-		Floor:   b.floor,
-		Barrier: func(child *spawn.Child, event int) error { return b.answer(ctx, child, event) },
+		Flags:     flags,
+		Keep:      b.keep,
+		Floor:     b.floor,
+		Meanwhile: meanwhile,
+		Barrier:   func(child *spawn.Child, event int) error { return b.answer(ctx, child, event) },
 	}
 	if cgroupDir != "" {
 		dir, err := os.OpenFile(cgroupDir, unix.O_PATH|unix.O_DIRECTORY, 0)

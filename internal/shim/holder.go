@@ -63,17 +63,17 @@ func (k key) String() string {
 }
 
 func newHolder(execRoot string, log *slog.Logger) *Holder {
-	gate := newGate()
-	return &Holder{
+	h := &Holder{
 		execRoot: execRoot,
 		log:      log,
-		gate:     gate,
-		spares:   newSpares(execRoot, log, gate),
+		gate:     newGate(),
 		tasks:    map[key]*task{},
 		leaving:  map[key]*task{},
 		pending:  map[key][]*client{},
 		watch:    map[*subscriber]struct{}{},
 	}
+	h.spares = newSpares(execRoot, log, h.gate, &h.orphans)
+	return h
 }
 
 // dir is where a container's state is kept. The exec root is a tmpfs, so this is

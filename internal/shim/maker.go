@@ -26,9 +26,13 @@ func (t *task) maker(r *StartRequest, spec *specs.Spec, netns *os.File) (maker, 
 		if err := checkID(r.Runtime.Name); err != nil {
 			return nil, errs.InvalidArgument("invalid runtime name: %s", r.Runtime.Name)
 		}
+		if err := t.keep(r); err != nil {
+			return nil, err
+		}
 		return &externalMaker{t.h.external(r.Runtime, t.id), spec, r.RootMounts, netns}, nil
 	}
 	c := &ocirt.Container{ID: r.ID, Spec: spec, Bundle: r.Bundle, RootMounts: r.RootMounts, NetNS: netns, Base: t.h.base(), Mtab: true}
+	c.Record = func() error { return t.keep(r) }
 	if r.OwnParent {
 		c.Spare = t.h.spares.take
 	}

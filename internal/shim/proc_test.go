@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
 // waitFor polls what nobody tells of.
@@ -20,7 +22,7 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// children returns the children of pid, but for some.
+// children returns the children of pid, but for some and its spares.
 func children(t testing.TB, pid int, except ...int) (out []int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -38,7 +40,7 @@ next:
 			continue
 		}
 		f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-		if f[1] != strconv.Itoa(pid) {
+		if f[1] != strconv.Itoa(pid) || bytes.Contains(raw, []byte("("+spawn.SpareName+")")) {
 			continue
 		}
 		for _, x := range except {

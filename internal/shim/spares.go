@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantry-containers/gantry/internal/ahead"
+	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
 
@@ -21,29 +23,30 @@ const spareCgroups = 2
 // spareLife is how long after the last start spares are kept.
 var spareLife = ahead.Life
 
-// spares are cgroups made ahead, on cgroup v1, for the next container that is
-// like the last. They have directories, which outlive this process when it is
-// killed: the parent they are in is written down while there are any, and the
-// next io sweeps them.
+// spares are cgroups made ahead, on cgroup v1, with a process in each, for the next
+// container that is like the last. The processes end with this one. The cgroups
+// have directories, which outlive it when it is killed: the parent they are in is
+// written down while there are any, and the next io sweeps them.
 type spares struct {
 	execRoot string
 	log      *slog.Logger
 	gate     *gate
+	orphans  *reaper // must leave their processes
 
 	busy  sync.Mutex // held while spares are made or given up; guards what follows
 	noted string     // the parent that is written down
 	made  int        // numbers the names
 
 	mu     sync.Mutex // guards what follows
-	list   []*cgroup.Spare
+	list   []*ocirt.Spare
 	want   wanted
 	closed bool
 
 	schedule ahead.Schedule // runs fill and expire
 }
 
-func newSpares(execRoot string, log *slog.Logger, gate *gate) *spares {
-	p := &spares{execRoot: execRoot, log: log, gate: gate}
+func newSpares(execRoot string, log *slog.Logger, gate *gate, orphans *reaper) *spares {
+	p := &spares{execRoot: execRoot, log: log, gate: gate, orphans: orphans}
 	p.schedule.Fill, p.schedule.Expire, p.schedule.Life = p.fill, p.expire, spareLife
 	return p
 }
@@ -54,8 +57,9 @@ type wanted struct {
 	devices []specs.LinuxDeviceCgroup
 }
 
-// take returns a spare that suits, or nil, and has another made in a while.
-func (p *spares) take(name string, res *specs.LinuxResources) *cgroup.Spare {
+// take returns a spare that suits, or nil, and has another made in a while. The
+// caller has told orphans that it is spawning.
+func (p *spares) take(name string, res *specs.LinuxResources) *ocirt.Spare {
 	if cgroup.Detect() == cgroup.Unified {
 		return nil
 	}
@@ -66,12 +70,13 @@ func (p *spares) take(name string, res *specs.LinuxResources) *cgroup.Spare {
 		p.want.devices = res.Devices
 	}
 	p.schedule.Used()
-	i := slices.IndexFunc(p.list, func(s *cgroup.Spare) bool { return s.Suits(name, res) })
+	i := slices.IndexFunc(p.list, func(s *ocirt.Spare) bool { return s.Suits(name, res) })
 	if i < 0 {
 		return nil
 	}
 	s := p.list[i]
 	p.list = slices.Delete(p.list, i, i+1)
+	p.orphans.forget(s.Pid())
 	return s
 }
 
@@ -106,7 +111,7 @@ func (p *spares) wanting(want wanted) bool {
 
 // make makes a spare, and a note of where it is before. p.busy is held, and there
 // are none in another parent.
-func (p *spares) make(want wanted) (*cgroup.Spare, error) {
+func (p *spares) make(want wanted) (*ocirt.Spare, error) {
 	if want.parent != p.noted {
 		if err := os.WriteFile(p.note(), []byte(want.parent), 0o600); err != nil {
 			return nil, err
@@ -114,14 +119,19 @@ func (p *spares) make(want wanted) (*cgroup.Spare, error) {
 		p.noted = want.parent
 	}
 	p.made++
-	return cgroup.NewSpare(path.Join(want.parent, fmt.Sprint(sparePrefix(p.execRoot), p.made)), want.devices)
+	defer p.orphans.spawning()()
+	s, err := ocirt.NewSpare(context.Background(), path.Join(want.parent, fmt.Sprint(sparePrefix(p.execRoot), p.made)), want.devices)
+	if err == nil {
+		p.orphans.know(s.Pid())
+	}
+	return s, err
 }
 
 // unlike takes the spares out of the list of which what is wanted cannot be made.
-func (p *spares) unlike(want wanted) (others []*cgroup.Spare) {
+func (p *spares) unlike(want wanted) (others []*ocirt.Spare) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = slices.DeleteFunc(p.list, func(s *cgroup.Spare) bool {
+	p.list = slices.DeleteFunc(p.list, func(s *ocirt.Spare) bool {
 		suits := s.Suits(path.Join(want.parent, "any"), &specs.LinuxResources{Devices: want.devices})
 		if !suits {
 			others = append(others, s)
@@ -132,11 +142,13 @@ func (p *spares) unlike(want wanted) (others []*cgroup.Spare) {
 }
 
 // drop gives up spares that are not in the list any more.
-func (p *spares) drop(list []*cgroup.Spare) {
+func (p *spares) drop(list []*ocirt.Spare) {
 	for _, s := range list {
+		pid := s.Pid()
 		if err := s.Discard(); err != nil {
 			p.log.Error("cannot remove a spare cgroup", "error", err)
 		}
+		p.orphans.forget(pid)
 	}
 }
 

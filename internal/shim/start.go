@@ -59,10 +59,10 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 	if r.Terminal && r.ConsoleSize != [2]uint{} {
 		spec.Process.ConsoleSize = &specs.Box{Height: r.ConsoleSize[0], Width: r.ConsoleSize[1]}
 	}
-	// Before there is a cgroup: by what is written here the next io finds it.
-	if err := t.keep(r); err != nil {
+	if err := os.MkdirAll(t.h.dir(t.id), 0o700); err != nil {
 		return errs.System("cannot keep the state of %s: %w", t.key, err)
 	}
+	defer t.h.orphans.spawning()()
 	maker, err := t.maker(r, spec, netns)
 	if err != nil {
 		return err
@@ -74,7 +74,6 @@ func (t *task) start(ctx context.Context, r *StartRequest, spec *specs.Spec, net
 		return err
 	}
 	defer io.closeTheirs()
-	defer t.h.orphans.spawning()()
 	p, err := maker.spawn(ctx, io)
 	if err != nil {
 		io.closeOurs()
@@ -128,15 +127,17 @@ func (t *task) surround(r *StartRequest, m maker) (io *stdio, log logs.Writer, p
 }
 
 // keep writes down what a later exec asks for, and an io that comes after this one
-// was killed in the middle of a start.
+// was killed in the middle of a start: it finds the cgroup by that, so there is none
+// before.
 func (t *task) keep(r *StartRequest) error {
-	if err := os.MkdirAll(t.h.dir(t.id), 0o700); err != nil {
-		return err
+	err := os.WriteFile(t.specPath(), r.Spec, 0o600)
+	if err == nil && len(r.Seccomp) > 0 {
+		err = os.WriteFile(t.profilePath(), r.Seccomp, 0o600)
 	}
-	if err := os.WriteFile(t.specPath(), r.Spec, 0o600); err != nil || len(r.Seccomp) == 0 {
-		return err
+	if err != nil {
+		return errs.System("cannot keep the state of %s: %w", t.key, err)
 	}
-	return os.WriteFile(t.profilePath(), r.Seccomp, 0o600)
+	return nil
 }
 
 // begin records a process that runs and lets data flow.

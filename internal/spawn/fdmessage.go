@@ -18,6 +18,8 @@ const (
 	eventFile   = 0xff // the byte that comes with a descriptor
 	eventDetach = 0xfe
 	eventOffer  = 0xfd // a descriptor will be in page.offer
+	eventReady  = 0xfc // a spare waits
+	eventGate   = 0xfb // the child is at a gate
 )
 
 func newFDMessage(mem *arena) *fdMessage {

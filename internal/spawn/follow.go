@@ -71,6 +71,7 @@ func (p *Program) follow(c *Child, a *Attr, sock int) error {
 			continue
 		case eventReady:
 			return errReady
+		case eventGate: // which is open: it was closed when the child looked
 		case eventDetach:
 			if awaitPage(sock, &c.page.alone) {
 				return errDetached

@@ -17,6 +17,7 @@ type page struct {
 	offer int64 // a descriptor the parent is to take, plus one
 	taken int64 // 1 when it has
 	alone int64 // 1 when the child has detached itself
+	open  int64 // 1 when the parent has done what the child waits for at a gate
 	regs  [maxRegs]int64
 }
 

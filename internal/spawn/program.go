@@ -47,6 +47,7 @@ const (
 	opFork                    // clone with CLONE_PARENT; the old process ends
 	opRescue                  // what fails from here on goes on at onErr, once
 	opForget                  // give up the memory described at a0
+	opGate                    // wait until the parent has done Attr.Meanwhile
 	opMkpath                  // make the path described at a0 exist
 )
 
@@ -273,6 +274,9 @@ func (p *Program) Peek16(r Reg, addr Arg, mask uint16) {
 // Barrier tells the parent the event and waits for its answer. Events are
 // 1 to 127.
 func (p *Program) Barrier(event int) { p.Sys(opBarrier, Int(event)) }
+
+// Gate waits until the parent has done Attr.Meanwhile.
+func (p *Program) Gate() { p.Sys(opGate) }
 
 // Fork makes a new process, a sibling with the same parent, that goes on with
 // the program, while the present one ends. It is how a process enters a pid

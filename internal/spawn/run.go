@@ -126,6 +126,11 @@ func call(c *code, st *step) (uintptr, syscall.Errno) {
 		return uintptr(*(*uint16)(pointer(a[0]))) & a[1], 0
 	case opBarrier:
 		return 0, barrier(c, a[0])
+	case opGate:
+		if atomic.LoadInt64(&c.page.open) != 0 {
+			return 0, 0
+		}
+		return 0, barrier(c, eventGate)
 	case opAnnounce:
 		_, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, c.sock, a[0], 1, unix.MSG_NOSIGNAL, 0, 0)
 		return 0, e

@@ -30,6 +30,9 @@ type Spare struct {
 // discarded, and the same can be started without one.
 var ErrNoSpare = errors.New("the process made ahead cannot be used")
 
+// SpareName is what a spare calls itself until it executes something.
+const SpareName = "gantry-spare"
+
 const (
 	spareMem = 192 << 10 // bytes: a container's program takes half of it
 	// spareSock is the least number of a spare's socket. Below there is room for
@@ -37,8 +40,6 @@ const (
 	spareSock = 700
 	// spareBase is what page.step starts from in a spare's first program.
 	spareBase = -1 << 20
-	// eventReady says that a spare waits.
-	eventReady = 0xfc
 )
 
 // NewSpare forks a child with Flags, Keep and Barrier of a and has it run the
@@ -94,6 +95,7 @@ var errReady = errors.New("ready")
 func awaitProgram(p *Program) {
 	hdr := newFDMessages(&p.mem, maxPassed)
 	p.Doing("wait", "for a program")
+	p.Sys(unix.SYS_PRCTL, Int(unix.PR_SET_NAME), p.Str(SpareName))
 	p.Sys(unix.SYS_CLOSE_RANGE, Int(0), Int(spareSock-1), Int(0))
 	p.Forget()
 	p.Sys(opAnnounce, p.Bytes([]byte{eventReady}))
@@ -130,6 +132,9 @@ func (s *Spare) Discard() {
 	s.ours = -1
 	s.unmap()
 }
+
+// Used reports whether there is no process any more that waits.
+func (s *Spare) Used() bool { return s.ours < 0 }
 
 // Pid is the process.
 func (s *Spare) Pid() int { return s.child.first }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -26,6 +27,10 @@ type Attr struct {
 	// Floor is the lowest number a descriptor of this package may have in the
 	// child: the ones below are the caller's to assign.
 	Floor int
+	// Meanwhile, when set, is called in the parent while the child is at work. At a
+	// gate the child waits for it. When it returns an error the child is killed and
+	// Start returns that error.
+	Meanwhile func() error
 	// Barrier is called, in the parent, when the child waits at a barrier. When
 	// it returns an error the child is killed and Start returns that error.
 	Barrier func(c *Child, event int) error
@@ -162,7 +167,14 @@ func (p *Program) begin(a *Attr) (c *Child, ours int, err error) {
 // see sees a child to the end of the program.
 func (p *Program) see(ctx context.Context, c *Child, a *Attr, ours int) (*Child, error) {
 	halt := c.killWhen(ctx, ours)
-	err := p.follow(c, a, ours)
+	var err error
+	if a.Meanwhile != nil {
+		err = a.Meanwhile()
+	}
+	if err == nil {
+		atomic.StoreInt64(&c.page.open, 1)
+		err = p.follow(c, a, ours)
+	}
 	halt()
 	if err == nil || err == errDetached {
 		pg := c.page

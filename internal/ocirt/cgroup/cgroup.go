@@ -75,6 +75,17 @@ func Load(p string) (*Cgroup, error) {
 // Path returns the path, relative to the root of each hierarchy.
 func (c *Cgroup) Path() string { return c.path }
 
+// Plan says which limits the cgroup is going to be made with. ProcsFiles then lists
+// what there will be.
+func (c *Cgroup) Plan(res *specs.LinuxResources) {
+	c.needUnified = c.needUnified || res != nil && c.wantsUnified(res)
+}
+
+// Exists reports whether there is a directory of the cgroup in any hierarchy.
+func (c *Cgroup) Exists() bool {
+	return slices.ContainsFunc(c.dirs(), func(dir string) bool { return unix.Access(dir, unix.F_OK) == nil })
+}
+
 // used lists the hierarchies in which the cgroup has a directory.
 func (c *Cgroup) used() []*hierarchy {
 	hs := make([]*hierarchy, 0, len(c.lay.hierarchies))
@@ -134,11 +145,14 @@ func (c *Cgroup) CreateFrom(s *Spare, res *specs.LinuxResources) (err error) {
 	if res == nil {
 		res = &specs.LinuxResources{}
 	}
-	c.needUnified = c.needUnified || c.wantsUnified(res)
-	made := s.become(c.path)
+	c.Plan(res)
+	made, err := s.become(c.path)
+	if err != nil {
+		return fmt.Errorf("cannot create cgroup %s: %w", c.path, err)
+	}
 	ready := made != nil
 	defer func() {
-		if err != nil {
+		if err != nil && s.evict() {
 			for _, d := range slices.Backward(made) {
 				_ = unix.Rmdir(d)
 			}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,8 +27,9 @@ import (
 type Spare struct {
 	cg     *Cgroup
 	rules  []rule
-	cpuset string     // what the parent handed down
-	tasks  []*os.File // as in cg.ProcsFiles; none once closed
+	cpuset string      // what the parent handed down
+	tasks  []*os.File  // as in cg.ProcsFiles; none once closed
+	leave  func() bool // see Occupy
 }
 
 // NewSpare makes a cgroup that CreateFrom may turn into another of the same
@@ -56,6 +58,15 @@ func NewSpare(p string, devices []specs.LinuxDeviceCgroup) (*Spare, error) {
 	return s, nil
 }
 
+// Occupy says that a process waits in the spare. When the spare is discarded, or
+// cannot become what it was to, leave is called first: a cgroup with a process in
+// it cannot be removed. It reports whether nobody is in there any more. Who stays
+// is the process of a container that is being started: that fails then.
+func (s *Spare) Occupy(leave func() bool) { s.leave = leave }
+
+// evict makes who waits in the spare leave, and reports whether it is empty.
+func (s *Spare) evict() bool { return s == nil || s.leave == nil || s.leave() }
+
 // Suits says whether CreateFrom can make the cgroup p with res of the spare, so
 // that nobody could tell it from one that was made anew.
 func (s *Spare) Suits(p string, res *specs.LinuxResources) bool {
@@ -81,26 +92,29 @@ func (c *Cgroup) parentCpuset() string {
 	return cpus + mems
 }
 
-// become renames the spare and lists the directories it has now. It discards the
-// spare, and there are none, when that cannot be done: when there is such a
-// cgroup already.
-func (s *Spare) become(p string) (dirs []string) {
+// become renames the spare and lists the directories it has now. When that cannot
+// be done, because there is such a cgroup already, it discards the spare, and
+// there are none. With a process in it that stays it is an error.
+func (s *Spare) become(p string) (dirs []string, err error) {
 	if s == nil {
-		return nil
+		return nil, nil
 	}
 	for _, h := range s.cg.used() {
 		dir := filepath.Join(h.mount, p)
-		if unix.Rename(filepath.Join(h.mount, s.cg.path), dir) != nil {
+		if err := unix.Rename(filepath.Join(h.mount, s.cg.path), dir); err != nil {
+			if !s.evict() {
+				return nil, &fs.PathError{Op: "rename", Path: dir, Err: err}
+			}
 			for _, d := range dirs {
 				_ = unix.Rmdir(d)
 			}
 			_ = s.Discard()
-			return nil
+			return nil, nil
 		}
 		dirs = append(dirs, dir)
 	}
 	s.cg.path = p
-	return dirs
+	return dirs, nil
 }
 
 // Tasks returns the open file of one of ProcsFiles of the cgroup the spare has
@@ -117,6 +131,10 @@ func (s *Spare) Tasks(file string) *os.File {
 	return nil
 }
 
+// TasksFiles returns the open files that who joins the spare writes to. They are
+// closed by Close.
+func (s *Spare) TasksFiles() []*os.File { return s.tasks }
+
 // Close closes the tasks files. What the spare has become stays.
 func (s *Spare) Close() {
 	if s == nil {
@@ -132,6 +150,9 @@ func (s *Spare) Close() {
 func (s *Spare) Discard() error {
 	if s == nil {
 		return nil
+	}
+	if !s.evict() {
+		return errs.Conflict("cannot remove cgroup %s: a container is being started in it", s.cg.path)
 	}
 	s.Close()
 	return s.cg.Delete()
@@ -150,10 +171,20 @@ func SweepSpares(parent, prefix string) error {
 			if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
 				continue
 			}
-			if err := unix.Rmdir(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := sweep(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, unix.ENOENT) {
 				failed = append(failed, fmt.Errorf("cannot remove the spare cgroup %s: %w", filepath.Join(dir, e.Name()), err))
 			}
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// sweep removes a directory. Who waits in a spare ends with its owner, a moment
+// after it.
+func sweep(dir string) error {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if err := unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
