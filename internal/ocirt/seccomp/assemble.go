@@ -141,14 +141,30 @@ func tree(back []unix.SockFilter, s []span) []unix.SockFilter {
 		return s[0].policy.leaf(back)
 	}
 	mid := len(s) / 2
-	back = tree(back, s[mid:])
-	after := len(back)
-	back = tree(back, s[:mid])
-	below := len(back) - after
-	if below <= far {
-		return append(back, jump(unix.BPF_JGE, s[mid].from, below, 0))
+	back, above := branch(back, s[mid:], 1)
+	back, below := branch(back, s[:mid], 0)
+	yes, no := len(back)-1-above, len(back)-1-below
+	if yes <= far {
+		return append(back, jump(unix.BPF_JGE, s[mid].from, yes, no))
 	}
-	return append(back, skip(below), jump(unix.BPF_JGE, s[mid].from, 0, 1))
+	return append(back, skip(yes), jump(unix.BPF_JGE, s[mid].from, 0, no+1))
+}
+
+// branch makes sure that there is code for a half of a search, and returns where.
+// The kernel takes as long for a filter as it is long, each time a process gets
+// it: halves that only return share an instruction where a jump reaches it, after
+// at most so many instructions that are still to come.
+func branch(back []unix.SockFilter, s []span, coming int) (_ []unix.SockFilter, at int) {
+	if len(s) == 1 && len(s[0].policy.clauses) == 0 {
+		want := ret(s[0].policy.otherwise)
+		for i := len(back) - 1; i >= 0 && len(back)-i+coming < far; i-- {
+			if back[i] == want {
+				return back, i
+			}
+		}
+	}
+	back = tree(back, s)
+	return back, len(back) - 1
 }
 
 // leaf appends, from its end to its start, what tries the clauses one after the

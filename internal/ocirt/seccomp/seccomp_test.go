@@ -329,6 +329,16 @@ func TestDockerProfile(t *testing.T) {
 		longest = max(longest, steps)
 	}
 	t.Logf("%d instructions; the longest way through is %d", len(prog.Filter), longest)
+	// A start pays for each of them: what only returns is there once or twice.
+	returns := 0
+	for _, in := range prog.Filter {
+		if in.Code == unix.BPF_RET|unix.BPF_K {
+			returns++
+		}
+	}
+	if returns > len(prog.Filter)/4 {
+		t.Errorf("%d of %d instructions return", returns, len(prog.Filter))
+	}
 	if _, steps := run(t, prog.Filter, call{nr: unix.SYS_READ, audit: arches[0].audit}); arches[0].name == native()[0].name && steps > 14 {
 		t.Errorf("read takes %d instructions", steps)
 	}
