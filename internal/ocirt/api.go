@@ -83,7 +83,7 @@ type Container struct {
 	Cgroup *cgroup.Cgroup
 	// Spare, when set, is asked for one whose cgroup suits the one Start is about
 	// to create; it returns nil when it has none. Start uses it up.
-	Spare func(path string, res *specs.LinuxResources) *Spare
+	Spare func(path string, spec *specs.Spec) *Spare
 	// Record, when set, is called before the cgroup is made, maybe while the
 	// container's first process is being set up. When it returns an error the start
 	// fails with it.

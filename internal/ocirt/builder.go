@@ -29,19 +29,22 @@ type builder struct {
 	keep    []int
 	files   []*os.File // closed when the program has started
 
-	root    spawn.Reg // descriptor of the container's root, while it is set up
-	temp    spawn.Reg // descriptor of a mount target, from use to use
-	made    spawn.Reg // 1 when that target had to be made
-	null    spawn.Reg // descriptor of the host's /dev/null, when something is masked
-	host    spawn.Arg // descriptor of the host's procfs, when it is passed
-	hasHost bool
-	statx   spawn.Arg // where statx writes
-	empty   spawn.Arg // ""
-	mounts  []mountPlan
-	home    string // $HOME for the process when it has none
-	cgroup  *cgroup.Cgroup
-	spare   *Spare // what cgroup is made of, or nil
-	inSpare bool   // the child is the spare's process
+	root spawn.Reg // descriptor of the container's root, while it is set up
+	temp spawn.Reg // descriptor of a mount target, from use to use
+	made spawn.Reg // 1 when that target had to be made
+	null spawn.Reg // descriptor of the host's /dev/null, when something is masked
+	// nullMounted says that null is mounted somewhere, and can be copied.
+	nullMounted bool
+	host        spawn.Arg // descriptor of the host's procfs, when it is passed
+	hasHost     bool
+	statx       spawn.Arg // where statx writes
+	empty       spawn.Arg // ""
+	mounts      []mountPlan
+	home        string // $HOME for the process when it has none
+	cgroup      *cgroup.Cgroup
+	spare       *Spare // what cgroup is made of, or nil
+	inSpare     bool   // the child is the spare's process
+	inTrees     bool   // and its trees are the specification's
 
 	extra    []*os.File
 	streams  []stream
@@ -67,15 +70,9 @@ type builder struct {
 	copyAt  spawn.Reg // which of them the child waits for
 }
 
-// newBuilder begins a program: of the child spare, unless that is nil.
-func newBuilder(spec *specs.Spec, process *specs.Process, extra []*os.File, spare *spawn.Spare) *builder {
-	program := &spawn.Program{}
-	if spare != nil {
-		program = spare.In()
-	}
+func newBuilder(program *spawn.Program, spec *specs.Spec, process *specs.Process, extra []*os.File) *builder {
 	b := &builder{
 		Program: program,
-		inSpare: spare != nil,
 		spec:    spec,
 		process: process,
 		floor:   3 + len(extra),

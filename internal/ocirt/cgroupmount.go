@@ -117,7 +117,7 @@ func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) erro
 // the hierarchy of that name.
 func (b *builder) cgroupTree(dir, name string) (spawn.Arg, error) {
 	if b.inSpare { // the directory has another name for now
-		if f := b.spare.trees[name]; f != nil {
+		if f := b.spare.hierarchies[name]; f != nil {
 			return b.pass(f)
 		}
 	}

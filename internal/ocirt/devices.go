@@ -34,6 +34,9 @@ func defaultDevices() []specs.LinuxDevice {
 // makeDevices makes the device nodes and the links every /dev has. A /dev that
 // is a bind mount is left as it is.
 func (b *builder) makeDevices() error {
+	if b.inTrees {
+		return nil
+	}
 	for _, m := range b.mounts {
 		if m.Destination == "/dev" && m.bind {
 			return nil

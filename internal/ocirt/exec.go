@@ -24,7 +24,7 @@ func (e *Exec) Start(ctx context.Context) (*Process, error) {
 	if err := checkProcess(e.Process); err != nil {
 		return nil, err
 	}
-	b := newBuilder(e.Spec, e.Process, e.ExtraFiles, nil)
+	b := newBuilder(&spawn.Program{}, e.Spec, e.Process, e.ExtraFiles)
 	defer b.close()
 	b.id, b.cgroup, b.filter, b.execPath = e.ID, e.Cgroup, e.Filter, e.path
 	target, err := e.target()

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
 func FuzzFindHome(f *testing.F) {
@@ -50,7 +52,7 @@ func FuzzSpec(f *testing.F) {
 		if checkSpec(c) != nil {
 			return
 		}
-		b := newBuilder(&spec, spec.Process, nil, nil)
+		b := newBuilder(&spawn.Program{}, &spec, spec.Process, nil)
 		defer b.close()
 		var err error
 		if b.ns, err = parseNamespaces(spec.Linux.Namespaces, nil); err != nil || b.checkNamespaces() != nil {

@@ -232,6 +232,12 @@ func (b *builder) mountAll() error {
 			from = p.Type
 		}
 		b.Doing("mount", from, "on", p.Destination)
+		if b.inTrees && inTree(p.Destination) {
+			if slices.Contains(treeTops, p.Destination) {
+				b.mountTree(p.Destination)
+			}
+			continue
+		}
 		if err := b.mountOne(p); err != nil {
 			return err
 		}

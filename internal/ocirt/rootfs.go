@@ -3,6 +3,7 @@ package ocirt
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,7 +81,7 @@ func (b *builder) setUpRoot(c *Container, root *os.File) error {
 		return err
 	}
 	b.openHostFiles()
-	if b.based {
+	if b.based && !b.inSpare {
 		b.enterBase()
 	}
 	b.attachRoot(propagation, b.attachPoint(c))
@@ -238,11 +239,20 @@ func (b *builder) makeWorkingDirectory() {
 	b.Mark(there)
 }
 
-// openHostFiles opens /dev/null of the host, for masking, and checks that it is.
+// openHostFiles opens /dev/null of the host, for masking.
 func (b *builder) openHostFiles() {
-	if len(b.spec.Linux.MaskedPaths) == 0 {
-		return
+	switch {
+	case len(b.spec.Linux.MaskedPaths) == 0:
+	case b.inSpare:
+		b.null = b.NewReg()
+		b.Set(b.null, spawn.Int(fdNull))
+	default:
+		b.openNull()
 	}
+}
+
+// openNull opens /dev/null of the host and checks that it is that.
+func (b *builder) openNull() {
 	b.null = b.NewReg()
 	b.Doing("open", "/dev/null")
 	if b.based {
@@ -264,7 +274,7 @@ func (b *builder) openHostFiles() {
 // restrictPaths adds the read-only and the masked paths. A path that is not
 // there needs neither.
 func (b *builder) restrictPaths() {
-	for _, path := range b.spec.Linux.ReadonlyPaths {
+	for _, path := range b.outside(b.spec.Linux.ReadonlyPaths) {
 		next := b.NewLabel()
 		mnt := b.NewReg()
 		b.Doing("make", path, "read-only")
@@ -276,13 +286,17 @@ func (b *builder) restrictPaths() {
 		b.shut(b.temp)
 		b.Mark(next)
 	}
-	if len(b.spec.Linux.MaskedPaths) == 0 {
+	masked := b.outside(b.spec.Linux.MaskedPaths)
+	if len(masked) == 0 {
 		return
 	}
 	shared := b.NewReg() // the first empty directory, of which others are copies
-	used := b.NewReg()   // 1 when a file is behind b.null itself
+	used := b.NewReg()   // 1 when b.null is mounted somewhere
+	if b.nullMounted || b.inSpare {
+		b.Set(used, spawn.Int(1))
+	}
 	mnt := b.NewReg()
-	for _, path := range b.spec.Linux.MaskedPaths {
+	for _, path := range masked {
 		next := b.NewLabel()
 		b.Doing("mask", path)
 		b.inRoot(b.temp, path, unix.O_PATH).Else(next, unix.ENOENT, unix.ENOTDIR)
@@ -290,6 +304,14 @@ func (b *builder) restrictPaths() {
 		b.shut(b.temp)
 		b.Mark(next)
 	}
+}
+
+// outside lists the paths that are not in trees made ahead.
+func (b *builder) outside(paths []string) []string {
+	if !b.inTrees {
+		return paths
+	}
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return inTree(filepath.Clean(p)) })
 }
 
 // maskTarget hides what b.temp is: a directory behind an empty read-only tmpfs,

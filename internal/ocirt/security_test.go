@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
 // These tests are the list of holes runtimes have had; see the package comment.
@@ -214,7 +216,7 @@ func TestExecIsNeverPrivilegedInside(t *testing.T) {
 
 func stepsOfExec(t *testing.T, c *Container, p *Process, proc *specs.Process) string {
 	t.Helper()
-	b := newBuilder(c.Spec, proc, nil, nil)
+	b := newBuilder(&spawn.Program{}, c.Spec, proc, nil)
 	defer b.close()
 	target, err := (&Exec{Pid: p.Pid}).target()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -18,53 +19,111 @@ import (
 // Where there can be no such process there is none, and the cgroup is used alone.
 type Spare struct {
 	*cgroup.Spare
-	process *spawn.Spare        // or nil
-	trees   map[string]*os.File // detached copies of its directories, by hierarchy
+	process     *spawn.Spare        // or nil
+	trees       *trees              // the process has made, or nil
+	hierarchies map[string]*os.File // detached copies of the cgroup's directories
 }
 
 // spareFlags are the namespaces a spare process has: the ones that are neither
 // joined nor depend on something else, of a container as most are.
 const spareFlags = unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID
 
-// NewSpare makes a spare in the cgroup p for containers whose cgroups have the
-// same parent and the same device rules (cgroup.NewSpare). The caller owns it, is
-// the parent of its process, and must not wait for "any child" as long as it is
-// neither started nor discarded.
-func NewSpare(ctx context.Context, p string, devices []specs.LinuxDeviceCgroup) (*Spare, error) {
-	cg, err := cgroup.NewSpare(p, devices)
+// NewSpare makes a spare in the cgroup p for containers like the one specified,
+// whose cgroups have the same parent and the same device rules (cgroup.NewSpare),
+// and whose mount namespaces are copies of base, or nil, when there is but the
+// cgroup. The caller owns it, is the parent of its process, and must not wait for
+// "any child" as long as it is neither started nor discarded.
+func NewSpare(ctx context.Context, base *os.File, p string, spec *specs.Spec) (*Spare, error) {
+	cg, err := cgroup.NewSpare(p, devicesOf(spec))
 	if err != nil {
 		return nil, err
 	}
-	attr := &spawn.Attr{Flags: spareFlags, Floor: 3}
-	tasks := cg.TasksFiles()
-	for _, f := range tasks {
-		attr.Keep = append(attr.Keep, int(f.Fd()))
-	}
-	process, err := spawn.NewSpare(ctx, attr, func(p *spawn.Program) error {
-		for _, f := range tasks {
-			p.Doing("join", "cgroup "+filepath.Dir(f.Name()))
-			p.Sys(unix.SYS_WRITE, spawn.Int(int(f.Fd())), p.Str("0"), spawn.Int(1))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(err, cg.Discard())
-	}
-	s := &Spare{cg, process, map[string]*os.File{}}
+	s := &Spare{Spare: cg, hierarchies: map[string]*os.File{}, trees: treesOf(spec)}
 	cg.Occupy(s.leave)
-	for _, f := range tasks {
-		dir := filepath.Dir(f.Name())
-		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, uint(openTreeFlags(false)))
-		if err != nil {
-			return nil, errors.Join(&os.PathError{Op: "open_tree", Path: dir, Err: err}, s.Discard())
-		}
-		s.trees[filepath.Base(filepath.Dir(dir[:len(dir)-len(p)]+"/x"))] = os.NewFile(uintptr(fd), dir)
+	if base == nil {
+		return s, nil
+	}
+	if err := s.fork(ctx, base); err != nil {
+		return nil, errors.Join(err, s.Discard())
 	}
 	return s, nil
 }
 
-// Pid is the process that waits. There is one until s is started or discarded.
-func (s *Spare) Pid() int { return s.process.Pid() }
+func devicesOf(spec *specs.Spec) []specs.LinuxDeviceCgroup {
+	if spec.Linux == nil || spec.Linux.Resources == nil {
+		return nil
+	}
+	return spec.Linux.Resources.Devices
+}
+
+// Suits says whether Start can make the cgroup p of the spare for a container. It
+// takes longer when the trees are not the same.
+func (s *Spare) Suits(p string, spec *specs.Spec) (suits, same bool) {
+	var res *specs.LinuxResources
+	if spec.Linux != nil {
+		res = spec.Linux.Resources
+	}
+	return s.Spare.Suits(p, res), s.trees.equal(treesOf(spec))
+}
+
+// hasTrees says whether there are trees, and they are those of a specification.
+func (s *Spare) hasTrees(spec *specs.Spec) bool {
+	return s.trees != nil && s.trees.equal(treesOf(spec))
+}
+
+// fork makes the process, and opens the directories of the cgroup for mounts of
+// them in case the trees are not used: they have another name then.
+func (s *Spare) fork(ctx context.Context, base *os.File) error {
+	var b *builder
+	attr := &spawn.Attr{Flags: spareFlags, Floor: 3}
+	process, err := spawn.NewSpare(ctx, attr, func(p *spawn.Program) (err error) {
+		b = newBuilder(p, s.trees.spec(), nil, nil)
+		b.ns.fresh = spareFlags | unix.CLONE_NEWNS
+		b.cgroup, b.based = s.Spare.Cgroup(), true
+		if b.baseFD, err = b.pass(base); err != nil {
+			return err
+		}
+		for _, f := range s.TasksFiles() {
+			fd, err := b.pass(f)
+			if err != nil {
+				return err
+			}
+			b.Doing("join", "cgroup "+filepath.Dir(f.Name()))
+			b.Sys(unix.SYS_WRITE, fd, p.Str("0"), spawn.Int(1))
+		}
+		if err := b.planMounts(); err != nil {
+			return err
+		}
+		err = b.makeTrees(s.trees)
+		attr.Keep = b.keep
+		return err
+	})
+	if b != nil {
+		b.close()
+	}
+	if err != nil {
+		return err
+	}
+	s.process = process
+	for _, f := range s.TasksFiles() {
+		dir := filepath.Dir(f.Name())
+		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, uint(openTreeFlags(false)))
+		if err != nil {
+			return &os.PathError{Op: "open_tree", Path: dir, Err: err}
+		}
+		name := filepath.Base(strings.TrimSuffix(dir, s.Spare.Cgroup().Path()))
+		s.hierarchies[name] = os.NewFile(uintptr(fd), dir)
+	}
+	return nil
+}
+
+// Pid is the process that waits; 0 for none.
+func (s *Spare) Pid() int {
+	if !s.waits() {
+		return 0
+	}
+	return s.process.Pid()
+}
 
 // drop ends the process, if it was not started, and forgets it: one that was is
 // dead, or the caller's. The cgroup, or what it has become, stays.
@@ -82,7 +141,7 @@ func (s *Spare) close() {
 		return
 	}
 	s.Close()
-	for _, f := range s.trees {
+	for _, f := range s.hierarchies {
 		f.Close()
 	}
 }

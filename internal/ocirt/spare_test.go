@@ -21,12 +21,12 @@ func withSpare(t *testing.T, c *Container) *Spare {
 		t.Skip("cgroup v2 renames nothing")
 	}
 	dropNamespace(c.Spec, specs.NetworkNamespace) // as engines do, who pass one
-	s, err := NewSpare(t.Context(), "/"+c.ID+"-spare", nil)
+	s, err := NewSpare(t.Context(), c.Base, "/"+c.ID+"-spare", c.Spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Spare = func(path string, res *specs.LinuxResources) *Spare {
-		if !s.Suits(path, res) {
+	c.Spare = func(path string, spec *specs.Spec) *Spare {
+		if suits, _ := s.Suits(path, spec); !suits {
 			t.Errorf("the spare does not suit %s", path)
 		}
 		return s

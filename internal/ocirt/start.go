@@ -146,7 +146,7 @@ func containerCgroup(c *Container) madeCgroup {
 	m := madeCgroup{Cgroup: cgroup.New(path), made: true}
 	m.Plan(res)
 	if c.Spare != nil {
-		m.spare = c.Spare(path, res)
+		m.spare = c.Spare(path, c.Spec)
 	}
 	m.late = func() error {
 		if c.Record != nil {
@@ -179,14 +179,18 @@ func start(ctx context.Context, c *Container, cg *madeCgroup, root *os.File) (_ 
 	if err != nil {
 		return nil, err
 	}
+	program := &spawn.Program{}
 	spare := cg.spare.processFor(c, &ns, cg.Cgroup)
-	if spare == nil {
-		if err := cg.make(); err != nil {
-			return nil, err
-		}
+	if spare != nil {
+		program = spare.In()
+	} else if err := cg.make(); err != nil {
+		return nil, err
 	}
-	b := newBuilder(c.Spec, process, c.ExtraFiles, spare)
+	b := newBuilder(program, c.Spec, process, c.ExtraFiles)
 	defer b.close()
+	if b.inSpare = spare != nil; b.inSpare {
+		b.inTrees = cg.spare.hasTrees(c.Spec)
+	}
 	b.id, b.bundle, b.cgroup, b.spare, b.filter, b.ns = c.ID, c.Bundle, cg.Cgroup, cg.spare, c.Filter, ns
 	if err := b.checkNamespaces(); err != nil {
 		return nil, err

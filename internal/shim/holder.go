@@ -72,7 +72,7 @@ func newHolder(execRoot string, log *slog.Logger) *Holder {
 		pending:  map[key][]*client{},
 		watch:    map[*subscriber]struct{}{},
 	}
-	h.spares = newSpares(execRoot, log, h.gate, &h.orphans)
+	h.spares = newSpares(h)
 	return h
 }
 

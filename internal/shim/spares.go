@@ -31,7 +31,8 @@ type spares struct {
 	execRoot string
 	log      *slog.Logger
 	gate     *gate
-	orphans  *reaper // must leave their processes
+	orphans  *reaper         // must leave their processes
+	base     func() *os.File // the mount namespace containers start from, or nil
 
 	busy  sync.Mutex // held while spares are made or given up; guards what follows
 	noted string     // the parent that is written down
@@ -45,32 +46,38 @@ type spares struct {
 	schedule ahead.Schedule // runs fill and expire
 }
 
-func newSpares(execRoot string, log *slog.Logger, gate *gate, orphans *reaper) *spares {
-	p := &spares{execRoot: execRoot, log: log, gate: gate, orphans: orphans}
+func newSpares(h *Holder) *spares {
+	p := &spares{execRoot: h.execRoot, log: h.log, gate: h.gate, orphans: &h.orphans, base: h.base}
 	p.schedule.Fill, p.schedule.Expire, p.schedule.Life = p.fill, p.expire, spareLife
 	return p
 }
 
-// wanted is what spares are to be like: the last cgroup asked for.
+// wanted is what spares are to be like: the last container.
 type wanted struct {
-	parent  string
-	devices []specs.LinuxDeviceCgroup
+	parent string // of its cgroup
+	spec   *specs.Spec
 }
 
 // take returns a spare that suits, or nil, and has another made in a while. The
 // caller has told orphans that it is spawning.
-func (p *spares) take(name string, res *specs.LinuxResources) *ocirt.Spare {
+func (p *spares) take(name string, spec *specs.Spec) *ocirt.Spare {
 	if cgroup.Detect() == cgroup.Unified {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.want = wanted{parent: path.Dir(name)}
-	if res != nil {
-		p.want.devices = res.Devices
-	}
+	p.want = wanted{path.Dir(name), spec}
 	p.schedule.Used()
-	i := slices.IndexFunc(p.list, func(s *ocirt.Spare) bool { return s.Suits(name, res) })
+	i := -1
+	for j, s := range p.list {
+		suits, same := s.Suits(name, spec)
+		if suits {
+			i = j
+		}
+		if suits && same {
+			break
+		}
+	}
 	if i < 0 {
 		return nil
 	}
@@ -120,7 +127,7 @@ func (p *spares) make(want wanted) (*ocirt.Spare, error) {
 	}
 	p.made++
 	defer p.orphans.spawning()()
-	s, err := ocirt.NewSpare(context.Background(), path.Join(want.parent, fmt.Sprint(sparePrefix(p.execRoot), p.made)), want.devices)
+	s, err := ocirt.NewSpare(context.Background(), p.base(), path.Join(want.parent, fmt.Sprint(sparePrefix(p.execRoot), p.made)), want.spec)
 	if err == nil {
 		p.orphans.know(s.Pid())
 	}
@@ -132,11 +139,11 @@ func (p *spares) unlike(want wanted) (others []*ocirt.Spare) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.list = slices.DeleteFunc(p.list, func(s *ocirt.Spare) bool {
-		suits := s.Suits(path.Join(want.parent, "any"), &specs.LinuxResources{Devices: want.devices})
-		if !suits {
+		suits, same := s.Suits(path.Join(want.parent, "any"), want.spec)
+		if !suits || !same {
 			others = append(others, s)
 		}
-		return !suits
+		return !suits || !same
 	})
 	return others
 }

@@ -33,32 +33,39 @@ var ErrNoSpare = errors.New("the process made ahead cannot be used")
 // SpareName is what a spare calls itself until it executes something.
 const SpareName = "gantry-spare"
 
+// SpareKept is the first of a hundred descriptors that a spare's first program may
+// keep for its second.
+const SpareKept = 600
+
 const (
 	spareMem = 192 << 10 // bytes: a container's program takes half of it
-	// spareSock is the least number of a spare's socket. Below there is room for
-	// the descriptors it gets: their numbers are the lowest, and then their own.
-	spareSock = 700
+	// spareSock is the least number of a spare's socket. Below SpareKept there is
+	// room for the descriptors it gets: their numbers are the lowest, and then
+	// their own.
+	spareSock = SpareKept + 100
 	// spareBase is what page.step starts from in a spare's first program.
 	spareBase = -1 << 20
 )
 
-// NewSpare forks a child with Flags, Keep and Barrier of a and has it run the
-// steps that build adds, after which it has no descriptors. The caller owns it,
-// is its parent, and must not wait for "any child" before Discard or Start.
+// NewSpare forks a child with Flags, Keep and Barrier of a, which build may still
+// change, and has it run the steps that build adds, after which it has no
+// descriptors but those from SpareKept on. The caller owns it, is its parent, and
+// must not wait for "any child" before Discard or Start.
 func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spare, err error) {
 	mem, err := unix.MmapPtr(-1, 0, nil, spareMem, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("cannot map memory for a spare process: %w", err)
 	}
-	s := &Spare{flags: a.Flags, mem: chunk{block: block{uintptr(mem), spareMem}, shared: true}, ours: -1}
+	s := &Spare{mem: chunk{block: block{uintptr(mem), spareMem}, shared: true}, ours: -1}
 	p := &Program{mem: arena{blocks: []chunk{s.mem}}, base: spareBase}
 	defer p.release()
 	if err := build(p); err != nil {
 		s.unmap()
 		return nil, err
 	}
+	s.flags = a.Flags
 	awaitProgram(p)
-	if len(a.Keep) > 0 && slices.Max(a.Keep) >= spareSock {
+	if len(a.Keep) > 0 && slices.Max(a.Keep) >= SpareKept {
 		s.unmap()
 		return nil, fmt.Errorf("cannot make a spare process with descriptor %d", slices.Max(a.Keep))
 	}
@@ -96,7 +103,7 @@ func awaitProgram(p *Program) {
 	hdr := newFDMessages(&p.mem, maxPassed)
 	p.Doing("wait", "for a program")
 	p.Sys(unix.SYS_PRCTL, Int(unix.PR_SET_NAME), p.Str(SpareName))
-	p.Sys(unix.SYS_CLOSE_RANGE, Int(0), Int(spareSock-1), Int(0))
+	p.Sys(unix.SYS_CLOSE_RANGE, Int(0), Int(SpareKept-1), Int(0))
 	p.Forget()
 	p.Sys(opAnnounce, p.Bytes([]byte{eventReady}))
 	got := p.NewReg()
@@ -143,14 +150,14 @@ func (s *Spare) unmap() { _ = unix.MunmapPtr(pointer(s.mem.addr), s.mem.size) }
 
 // startIn is Start in a spare.
 func (p *Program) startIn(ctx context.Context, s *Spare, a *Attr) (*Child, error) {
-	if s.ours < 0 || a.Flags != s.flags || a.Cgroup != nil || a.Floor > spareSock || p.detaches || p.forget != 0 {
+	if s.ours < 0 || a.Flags != s.flags || a.Cgroup != nil || a.Floor > SpareKept || p.detaches || p.forget != 0 {
 		s.Discard()
 		return nil, ErrNoSpare
 	}
 	keep := slices.Clone(a.Keep)
 	slices.Sort(keep)
 	keep = slices.Compact(keep)
-	if n := len(keep); n > maxPassed || n > 0 && keep[n-1] >= spareSock {
+	if n := len(keep); n > maxPassed || n > 0 && keep[n-1] >= SpareKept {
 		s.Discard()
 		return nil, ErrNoSpare
 	}

@@ -131,7 +131,7 @@ func TestNoSpare(t *testing.T) {
 		"detaches":         {Attr{}, (*Program).Detaching},
 		"forgets":          {Attr{}, (*Program).Forget},
 		"cgroup":           {Attr{Cgroup: os.Stdin}, nil},
-		"descriptor":       {Attr{Keep: []int{spareSock}}, nil},
+		"descriptor":       {Attr{Keep: []int{SpareKept}}, nil},
 	} {
 		s := spare(t, 0)
 		p := s.In()

@@ -67,6 +67,9 @@ func (s *Spare) Occupy(leave func() bool) { s.leave = leave }
 // evict makes who waits in the spare leave, and reports whether it is empty.
 func (s *Spare) evict() bool { return s == nil || s.leave == nil || s.leave() }
 
+// Cgroup is the cgroup as it is now.
+func (s *Spare) Cgroup() *Cgroup { return s.cg }
+
 // Suits says whether CreateFrom can make the cgroup p with res of the spare, so
 // that nobody could tell it from one that was made anew.
 func (s *Spare) Suits(p string, res *specs.LinuxResources) bool {
