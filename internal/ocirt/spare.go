@@ -114,6 +114,7 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		name := filepath.Base(strings.TrimSuffix(dir, s.Spare.Cgroup().Path()))
 		s.hierarchies[name] = os.NewFile(uintptr(fd), dir)
 	}
+	s.Close() // who should have to join after all can look for the files
 	return nil
 }
 
