@@ -55,35 +55,43 @@ func (f *fixture) census() census {
 		IOFiles:    f.ioFiles(),
 		NetFiles:   len(files(info.NetPid)),
 	}
+	var spares map[string]int
+	c.Cgroups, spares = f.cgroups()
+	c.Spares = len(spares)
+	return c
+}
+
+// cgroups counts the directories of containers' cgroups, and those of each spare.
+func (f *fixture) cgroups() (n int, spares map[string]int) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + f.Instance() + "/*")
 	more, _ := filepath.Glob("/sys/fs/cgroup/" + f.Instance() + "/*")
-	spares := map[string]bool{}
-	spareDirs := 0
+	spares = map[string]int{}
 	for _, dir := range append(dirs, more...) {
 		switch s, err := os.Stat(dir); {
 		case err != nil || !s.IsDir():
 		case isSpare(dir):
-			spares[filepath.Base(dir)] = true
-			spareDirs++
+			spares[filepath.Base(dir)]++
 		default:
-			c.Cgroups++
+			n++
 		}
 	}
-	c.Spares = len(spares)
-	// The shim has the directories of spares open, and a process in each by two
-	// descriptors.
-	c.IOFiles -= spareDirs + 2*len(spares)
-	return c
+	return n, spares
 }
 
 // isSpare says whether a path is that of a cgroup made ahead or of a file in one.
 func isSpare(path string) bool { return strings.Contains(path, "-shim-spare-") }
 
-// ioFiles counts the descriptors of the io role.
+// ioFiles counts the descriptors of the io role, without those of its spares: each
+// directory of the cgroup, and two of the process in it.
 func (f *fixture) ioFiles() int {
 	f.Helper()
 	list, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", f.shimInfo().Pid))
-	return len(list)
+	n := len(list)
+	_, spares := f.cgroups()
+	for _, dirs := range spares {
+		n -= dirs + 2
+	}
+	return n
 }
 
 // entries counts what is in the directories that match.
