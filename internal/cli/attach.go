@@ -45,7 +45,7 @@ func (a *app) attachTo(ctx context.Context, f *attachFlags, name string) error {
 	}
 	// The wait comes first: a container that ends between here and the attach
 	// still gives its exit code.
-	end, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning, nil)
+	end, err := a.waitFor(ctx, c.ID, container.WaitConditionNotRunning)
 	if err != nil {
 		return err
 	}

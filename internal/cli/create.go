@@ -27,6 +27,13 @@ type createFlags struct {
 	flags    *runflags.Flags
 	// connections are how many more than one the caller is going to need.
 	connections int
+	// meanwhile is called while the engine works, exists when it has: with the
+	// ID. Both may be nil.
+	meanwhile func()
+	exists    func(id string)
+	// ahead is what the engine may do with the container in the same request; nil
+	// for nothing.
+	ahead *ahead
 }
 
 func (f *createFlags) add(fs *pflag.FlagSet, verb string) {
@@ -121,6 +128,9 @@ func (a *app) create(ctx context.Context, f *createFlags, spec *runflags.Contain
 	if err != nil {
 		return "", err
 	}
+	if f.exists != nil {
+		f.exists(resp.ID)
+	}
 	for _, w := range append(resp.Warnings, dnsWarnings(spec.HostConfig)...) {
 		fmt.Fprintln(a.err, "WARNING:", w)
 	}
@@ -142,17 +152,26 @@ func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Con
 	if err != nil {
 		return resp, err
 	}
-	err = c.JSON(ctx, &client.Request{
-		Method:    http.MethodPost,
-		Path:      "/containers/create",
-		Query:     q,
-		Meanwhile: func() { c.Prepare(ctx, f.connections) },
+	r := &client.Request{
+		Method: http.MethodPost,
+		Path:   "/containers/create",
+		Query:  q,
+		Meanwhile: func() {
+			c.Prepare(ctx, f.connections)
+			if f.meanwhile != nil {
+				f.meanwhile()
+			}
+		},
 		JSON: client.Sparse{V: &container.CreateRequest{
 			Config:           spec.Config,
 			HostConfig:       spec.HostConfig,
 			NetworkingConfig: spec.Networking,
 		}},
-	}, &resp)
+	}
+	if f.ahead != nil {
+		return f.ahead.create(ctx, c, r)
+	}
+	err = c.JSON(ctx, r, &resp)
 	return resp, err
 }
 

@@ -48,7 +48,8 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 // run1 creates, attaches, waits and starts, in this order, so that no output
-// and no exit code is missed.
+// and no exit code is missed. An engine of ours does all but the wait in one
+// request: nobody waits for us between its steps.
 func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) error {
 	ctx := cmd.Context()
 	cfg := spec.Config
@@ -60,33 +61,57 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 	} else if err := a.checkTTY(cfg.AttachStdin, cfg.Tty); err != nil {
 		return err
 	}
-	if cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr {
-		f.connections = 2 // of the attachment, the wait and the start
+	attached := cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	var signals *signalProxy
+	defer func() { signals.end() }()
+	if !f.socket { // what that puts into the container comes before the start
+		f.ahead = aheadOf(cfg, a.detachKeys(f.detachKeys))
+	}
+	if attached {
+		f.connections = 1 // of the wait; Docker's engine is asked for more
+	}
+	if attached && f.sigProxy {
+		f.meanwhile = func() {
+			if signals == nil { // it may be asked twice
+				signals = a.catchSignals(cmd.Context(), giveUp)
+			}
+		}
+		f.exists = func(id string) { signals.exists(id) }
 	}
 	id, err := a.create(ctx, &f.createFlags, spec)
-	if err != nil {
+	switch {
+	case err != nil:
 		return runError(cmd, err)
-	}
-	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
+	case f.ahead != nil && f.ahead.stream != nil:
+		return a.runAhead(ctx, cmd, f, spec, id, signals)
+	case !attached:
 		return a.runDetached(cmd, f, spec, id)
 	}
-	return a.runAttached(cmd, f, spec, id)
+	return a.runAttached(ctx, cmd, f, spec, id, signals)
 }
 
 // runDetached prints the ID even when the start fails: the container exists,
 // and the ID is how to look at it.
 func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
 	fmt.Fprintln(a.out, id)
-	err := a.start(cmd.Context(), id, neverStarted, nil)
+	ctx := cmd.Context()
+	var err error
+	if f.ahead != nil && f.ahead.begun != nil {
+		err = a.startedMeanwhile(ctx, id, neverStarted, f.ahead.begun())
+	} else {
+		err = a.start(ctx, id, neverStarted, nil)
+	}
 	if err != nil && spec.HostConfig.AutoRemove {
-		a.awaitRemoval(cmd.Context(), id)
+		a.awaitRemoval(ctx, id)
 	}
 	return runError(cmd, err)
 }
 
-func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string) error {
-	ctx, giveUp := context.WithCancelCause(cmd.Context())
-	cancel := func() { giveUp(nil) }
+// runAttached attaches, waits and starts.
+func (a *app) runAttached(ctx context.Context, cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string, signals *signalProxy) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cfg := spec.Config
 	condition := container.WaitConditionNextExit
@@ -95,16 +120,8 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 	}
 	var end *waiting
 	var notWaiting error
-	// Getting ready takes about as long as the engine does.
-	stopProxy := func() {}
-	defer func() { stopProxy() }()
-	prepare := func() {
-		if f.sigProxy {
-			stopProxy = a.proxySignals(cmd.Context(), id, giveUp)
-		}
-	}
 	att, err := a.attach(ctx, id, cfg, f.detachKeys, func() {
-		end, notWaiting = a.waitFor(cmd.Context(), id, condition, prepare)
+		end, notWaiting = a.waitFor(cmd.Context(), id, condition)
 	})
 	if err != nil {
 		return err
@@ -138,6 +155,7 @@ func (a *app) runAttached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 		return runError(cmd, err)
 	}
 	end.started()
+	signals.begun()
 	if cfg.Tty {
 		a.followSize(ctx, "/containers/"+id)
 	}
@@ -176,9 +194,28 @@ const lastWords = 500 * time.Millisecond
 // attach opens the stream to a container's process. Meanwhile may be nil; see
 // client.Request.
 func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys string, meanwhile func()) (*attachment, error) {
-	if keys == "" {
-		keys = a.config().DetachKeys
+	keys = a.detachKeys(keys)
+	c, err := a.client()
+	if err != nil {
+		return nil, err
 	}
+	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: attachQuery(cfg, keys), Meanwhile: meanwhile})
+	if err != nil {
+		return nil, err
+	}
+	return a.attachment(s, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, keys), nil
+}
+
+// detachKeys are those of the flag, or of the configuration, "" for the default.
+func (a *app) detachKeys(flag string) string {
+	if flag == "" {
+		return a.config().DetachKeys
+	}
+	return flag
+}
+
+// attachQuery says which streams to attach.
+func attachQuery(cfg *container.Config, keys string) url.Values {
 	q := url.Values{"stream": {"1"}}
 	for name, on := range map[string]bool{"stdin": cfg.AttachStdin, "stdout": cfg.AttachStdout, "stderr": cfg.AttachStderr} {
 		if on {
@@ -188,15 +225,7 @@ func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys
 	if keys != "" {
 		q.Set("detachKeys", keys)
 	}
-	c, err := a.client()
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: q, Meanwhile: meanwhile})
-	if err != nil {
-		return nil, err
-	}
-	return a.attachment(s, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, keys), nil
+	return q
 }
 
 func (a *app) attachment(s *client.Stream, stdin, stdout, stderr, tty bool, keys string) *attachment {
@@ -223,6 +252,12 @@ const neverStarted = "0001-01-01T00:00:00Z"
 // goes away meanwhile, the next one knows whether it had got that far.
 func (a *app) start(ctx context.Context, id, last string, meanwhile func()) error {
 	err := a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
+	return a.startedMeanwhile(ctx, id, last, err)
+}
+
+// startedMeanwhile is the answer to a start, err unless that is of an engine that
+// went away: see start.
+func (a *app) startedMeanwhile(ctx context.Context, id, last string, err error) error {
 	if !client.IsLost(err) {
 		return err
 	}
@@ -244,7 +279,7 @@ func (a *app) start(ctx context.Context, id, last string, meanwhile func()) erro
 
 // awaitRemoval waits for a --rm container that could not start to be gone.
 func (a *app) awaitRemoval(ctx context.Context, id string) {
-	if end, err := a.waitFor(ctx, id, container.WaitConditionRemoved, nil); err == nil {
+	if end, err := a.waitFor(ctx, id, container.WaitConditionRemoved); err == nil {
 		end.removed(nil)
 	}
 }

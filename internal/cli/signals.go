@@ -19,31 +19,102 @@ import (
 // more than a container that ends at once is worth.
 const rareSignals = 100 * time.Millisecond
 
+// birthPatience is how long a signal waits for the container it may be meant for
+// to be there. After that it does what it does to any command.
+const birthPatience = 100 * time.Millisecond
+
+// signalProxy sends the signals we get to a container. A nil one does nothing.
+type signalProxy struct {
+	app    *app
+	giveUp func(error)
+	ch     chan os.Signal
+	id     chan string   // gets the one ID, when the container is there
+	runs   chan struct{} // see begun
+	stop   context.CancelFunc
+}
+
 // proxySignals sends every signal we get to the container, until the returned
 // function is called. When no engine is there to take them, giveUp is called for
 // the second that is to end the command.
 func (a *app) proxySignals(ctx context.Context, id string, giveUp func(error)) (stop func()) {
-	ch := make(chan os.Signal, 128)
-	signal.Notify(ch, commonSignals()...)
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		rare := time.NewTimer(rareSignals)
-		defer rare.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				signal.Stop(ch)
-				return
-			case <-rare.C:
-				signal.Notify(ch)
-			case s := <-ch:
-				if name := signalName(s); name != "" && client.IsLost(a.proxySignal(ctx, id, name)) {
-					a.proxyLater(ctx, id, name, ch, giveUp)
+	p := a.catchSignals(ctx, giveUp)
+	p.exists(id)
+	return p.stop
+}
+
+// catchSignals is proxySignals for a container that is being created and started:
+// what comes before the container exists waits for it to run.
+func (a *app) catchSignals(ctx context.Context, giveUp func(error)) *signalProxy {
+	p := &signalProxy{app: a, giveUp: giveUp, ch: make(chan os.Signal, 128), id: make(chan string, 1), runs: make(chan struct{})}
+	signal.Notify(p.ch, commonSignals()...)
+	ctx, p.stop = context.WithCancel(ctx)
+	go p.run(ctx)
+	return p
+}
+
+// exists tells that the container is there. It is called once.
+func (p *signalProxy) exists(id string) {
+	if p != nil {
+		p.id <- id
+	}
+}
+
+// begun tells that the container runs, or has. It is called once, after exists.
+func (p *signalProxy) begun() {
+	if p != nil {
+		close(p.runs)
+	}
+}
+
+func (p *signalProxy) end() {
+	if p != nil {
+		p.stop()
+	}
+}
+
+func (p *signalProxy) run(ctx context.Context) {
+	rare := time.NewTimer(rareSignals)
+	defer rare.Stop()
+	var id string
+	var early []os.Signal
+	var unborn <-chan time.Time
+	runs := p.runs
+	for {
+		select {
+		case <-ctx.Done():
+			signal.Stop(p.ch)
+			return
+		case <-rare.C:
+			signal.Notify(p.ch)
+		case id = <-p.id:
+			unborn = nil
+		case <-unborn:
+			signal.Reset()
+			raise(early[0])
+			signal.Notify(p.ch, commonSignals()...) // it was not the end
+			early, unborn = nil, nil
+		case <-runs:
+			for _, s := range early {
+				p.send(ctx, id, s)
+			}
+			runs = nil
+		case s := <-p.ch:
+			switch {
+			case id != "":
+				p.send(ctx, id, s)
+			case signalName(s) != "":
+				if early = append(early, s); unborn == nil {
+					unborn = time.After(birthPatience)
 				}
 			}
 		}
-	}()
-	return cancel
+	}
+}
+
+func (p *signalProxy) send(ctx context.Context, id string, s os.Signal) {
+	if name := signalName(s); name != "" && client.IsLost(p.app.proxySignal(ctx, id, name)) {
+		p.app.proxyLater(ctx, id, name, p.ch, p.giveUp)
+	}
 }
 
 // proxySignal fails when the container is not running yet, or any more, and has

@@ -25,6 +25,9 @@ func signalName(s os.Signal) string {
 	return unix.SignalName(sig)
 }
 
+// raise does to us what a signal does that nobody has taken over.
+func raise(s os.Signal) { _ = unix.Kill(os.Getpid(), s.(syscall.Signal)) }
+
 // commonSignals are those shells, service managers and people send.
 func commonSignals() []os.Signal {
 	return []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT}

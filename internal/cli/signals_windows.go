@@ -40,5 +40,8 @@ func sizeChanges(ctx context.Context) <-chan os.Signal {
 	return ch
 }
 
+// raise ends us as a signal does that nobody has taken over.
+func raise(os.Signal) { os.Exit(2) }
+
 // commonSignals are those the console sends.
 func commonSignals() []os.Signal { return []os.Signal{os.Interrupt} }

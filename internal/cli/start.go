@@ -85,7 +85,7 @@ func (a *app) startAttached(ctx context.Context, f *startFlags, name string) err
 	if c.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
 	}
-	end, err := a.waitFor(ctx, c.ID, condition, nil)
+	end, err := a.waitFor(ctx, c.ID, condition)
 	if err != nil {
 		att.stream.Close()
 		return err

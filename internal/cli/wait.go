@@ -15,7 +15,7 @@ func (a *app) waitCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var errs []error
 			for _, name := range args {
-				end, err := a.waitFor(cmd.Context(), name, "", nil)
+				end, err := a.waitFor(cmd.Context(), name, "")
 				if err != nil {
 					errs = append(errs, err)
 					continue

@@ -21,6 +21,10 @@ type exited struct {
 	err  error
 }
 
+// waitConditionFirstExit is a condition of our own engine's, for a container that
+// it creates and starts in one request: see internal/container/run.go.
+const waitConditionFirstExit container.WaitCondition = "first-exit"
+
 // waiting follows a container to its end. Engines may come and go meanwhile: a
 // container, and the stream to it, outlive them.
 type waiting struct {
@@ -35,13 +39,27 @@ type waiting struct {
 }
 
 // waitFor subscribes to the end of a container before it returns, so that a
-// start that follows cannot be missed. Meanwhile may be nil; see client.Request.
-func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition, meanwhile func()) (*waiting, error) {
+// start that follows cannot be missed; with waitConditionFirstExit it returns when
+// the start is over, with its error.
+func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition) (*waiting, error) {
 	w := &waiting{
 		app: a, path: "/containers/" + id + "/wait", condition: condition,
 		ended: make(chan exited, 1), begun: make(chan struct{}), alone: make(chan struct{}),
 	}
-	resp, err := w.ask(ctx, meanwhile)
+	var resp *http.Response
+	var err error
+	if condition == waitConditionFirstExit {
+		// The container is being started: the next engine knows whether it was.
+		err = patiently(ctx, func() error {
+			resp, err = w.ask(ctx)
+			return err
+		})
+		if client.IsNotFound(err) {
+			err = fmt.Errorf("error waiting for container: %w", errGone)
+		}
+	} else {
+		resp, err = w.ask(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +91,7 @@ func (w *waiting) removed(failure error) {
 	}
 }
 
-func (w *waiting) ask(ctx context.Context, meanwhile func()) (*http.Response, error) {
+func (w *waiting) ask(ctx context.Context) (*http.Response, error) {
 	c, err := w.app.client()
 	if err != nil {
 		return nil, err
@@ -82,7 +100,7 @@ func (w *waiting) ask(ctx context.Context, meanwhile func()) (*http.Response, er
 	if w.condition != "" {
 		q.Set("condition", string(w.condition))
 	}
-	return c.Do(ctx, &client.Request{Method: http.MethodPost, Path: w.path, Query: q, Meanwhile: meanwhile})
+	return c.Do(ctx, &client.Request{Method: http.MethodPost, Path: w.path, Query: q})
 }
 
 // readExit waits for the answer. It is lost when its engine goes away.
@@ -135,15 +153,20 @@ func (w *waiting) askOthers(ctx context.Context, lost error) exited {
 	}
 }
 
+var errGone = errors.New("the container was removed while no engine was there to say how it ended")
+
 func (w *waiting) askAnother(ctx context.Context) (e exited, lost error) {
-	resp, err := w.ask(ctx, nil)
+	resp, err := w.ask(ctx)
 	switch {
 	case err == nil:
 		return readExit(resp)
 	case client.IsLost(err):
 		return exited{}, err
+	case client.IsInvalid(err) && w.condition == waitConditionFirstExit:
+		w.condition = container.WaitConditionNotRunning // it is an older engine
+		return w.askAnother(ctx)
 	case client.IsNotFound(err):
-		err = errors.New("the container was removed while no engine was there to say how it ended")
+		err = errGone
 	}
 	return exited{125, err}, nil
 }

@@ -58,15 +58,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 	if !o.Stream {
 		return conn.Close()
 	}
-	request := &shim.AttachRequest{
-		ID:         rec.ID,
-		Stdin:      o.Stdin && rec.Config.OpenStdin,
-		Stdout:     o.Stdout,
-		Stderr:     o.Stderr,
-		Multiplex:  !rec.Config.Tty,
-		DetachKeys: keys,
-		Unread:     unread,
-	}
+	request := attachRequest(&rec, o, keys, unread)
 	if rec.running() {
 		// It may end before the shim has the socket. The client must not wait for
 		// the next run then.
@@ -82,6 +74,18 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions, hijac
 		conn.Close()
 	}
 	return streamed(err)
+}
+
+func attachRequest(rec *Record, o AttachOptions, keys, unread []byte) *shim.AttachRequest {
+	return &shim.AttachRequest{
+		ID:         rec.ID,
+		Stdin:      o.Stdin && rec.Config.OpenStdin,
+		Stdout:     o.Stdout,
+		Stderr:     o.Stderr,
+		Multiplex:  !rec.Config.Tty,
+		DetachKeys: keys,
+		Unread:     unread,
+	}
 }
 
 // writeFrame writes bytes as the raw stream of a terminal or as a frame of
@@ -184,6 +188,12 @@ func (m *Manager) Resize(ctx context.Context, ref string, height, width uint) er
 	}
 	m.publish(c, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil
+}
+
+// ValidDetachKeys tells whether Attach takes these keys.
+func ValidDetachKeys(s string) bool {
+	_, err := parseDetachKeys(s)
+	return err == nil
 }
 
 // parseDetachKeys reads "ctrl-p,ctrl-q" into the bytes a terminal sends. "" is

@@ -117,8 +117,9 @@ type Container struct {
 	doomed  bool // it is being killed to be removed: the exit need not outlast a boot
 	starts  int  // counts starts, so that a late event of an earlier run is told apart
 
-	starting bool // a start has taken the early clients and is not over
-	gone     bool // it is removed: who waits from now on would not be woken
+	run      *firstRun // nil unless Run has created the container
+	starting bool      // a start has taken the early clients and is not over
+	gone     bool      // it is removed: who waits from now on would not be woken
 }
 
 func (r *Record) running() bool {

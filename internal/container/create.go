@@ -57,6 +57,9 @@ func (m *Manager) Create(ctx context.Context, o *CreateOptions) (api.CreateRespo
 		m.unbuild(context.WithoutCancel(ctx), c)
 		return api.CreateResponse{}, err
 	}
+	if o.born != nil {
+		o.born(c)
+	}
 	m.add(c)
 	m.publish(c, events.ActionCreate)
 	return api.CreateResponse{ID: c.rec.ID, Warnings: warnings}, nil

@@ -2,38 +2,61 @@ package container
 
 import api "github.com/moby/moby/api/types/container"
 
-// maxFarewells is of how many containers that removed themselves it is known how
-// they ended.
+// maxFarewells is of how many containers that are gone it is known how they
+// ended.
 const maxFarewells = 1024
 
-// farewell is how a container ended that has removed itself.
+// farewell is how a container ended that is gone.
 type farewell struct {
 	id     string
 	answer api.WaitResponse
+	public bool // it has removed itself: who waits for it in any way is answered
+
+	// Of a container that Run has created, for WaitConditionFirstExit.
+	first  bool
+	failed error // its start
 }
 
-// sayFarewell keeps how a container ended that removes itself. Clients start one
-// and only then wait for it, by when a short one is gone: they rely on an engine
-// taking its time. And who waited for it at a daemon before this one has to ask
-// again.
-func (m *Manager) sayFarewell(rec *Record) {
+// sayFarewell keeps how a container ended that is being removed. One that removes
+// itself: clients start one and only then wait for it, by when a short one is
+// gone: they rely on an engine taking its time. And who waited for it at a daemon
+// before this one has to ask again. One that Run has created: its client asks
+// while, or after, it runs.
+func (m *Manager) sayFarewell(c *Container, rec *Record) {
+	f := farewell{id: rec.ID, answer: rec.waitResponse(), public: rec.HostConfig.AutoRemove && rec.HasBeenStarted}
+	c.mu.Lock()
+	if c.run != nil {
+		f.first, f.failed = true, c.run.failed
+		if c.run.ended != nil && !f.public {
+			f.answer = *c.run.ended
+		}
+	}
+	c.mu.Unlock()
+	if !f.public && !f.first {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.farewells = append(m.farewells, farewell{rec.ID, rec.waitResponse()})
+	m.farewells = append(m.farewells, f)
 	if n := len(m.farewells) - maxFarewells; n > 0 {
 		m.farewells = append(m.farewells[:0], m.farewells[n:]...)
 	}
 }
 
-// farewell is for those who wait, by its whole ID, for a container that has
-// removed itself.
-func (m *Manager) farewell(id string) (api.WaitResponse, bool) {
+// farewell is for those who wait, by its whole ID, for a container that is gone.
+func (m *Manager) farewell(id string, condition api.WaitCondition) (answer api.WaitResponse, failed error, ok bool) {
+	first := condition == WaitConditionFirstExit
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.farewells {
-		if m.farewells[i].id == id {
-			return m.farewells[i].answer, true
+		f := &m.farewells[i]
+		if f.id != id || !f.public && !(first && f.first) {
+			continue
 		}
+		if first {
+			failed = f.failed
+		}
+		return f.answer, failed, true
 	}
-	return api.WaitResponse{}, false
+	return answer, nil, false
 }

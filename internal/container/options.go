@@ -22,6 +22,8 @@ type CreateOptions struct {
 	// DefaultReadOnlyNonRecursive leaves what is mounted below the source of a
 	// read-only bind writable, as it was before API 1.44.
 	DefaultReadOnlyNonRecursive bool
+
+	born func(*Container) // called before anybody can find the container; may be nil
 }
 
 // StopOptions say how to stop a container; the zero value is as it was created.

@@ -128,9 +128,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, o RemoveOptions) err
 		}
 		return err
 	}
-	if rec.HostConfig.AutoRemove && rec.HasBeenStarted {
-		m.sayFarewell(&rec)
-	}
+	m.sayFarewell(c, &rec)
 	m.forget(c)
 	c.forgetExecs(m)
 	m.publish(c, events.ActionDestroy)

@@ -209,6 +209,7 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, cause error) er
 		c.rec.State.Status = api.StateExited
 	}
 	c.mu.Unlock()
+	c.notStarted(cause)
 	if rec.State.Status == api.StateRestarting {
 		c.wake(waitExit)
 	}

@@ -26,12 +26,19 @@ type waiter struct {
 func (m *Manager) Wait(ctx context.Context, ref string, condition api.WaitCondition) (<-chan api.WaitResponse, error) {
 	c, err := m.lookup(ref)
 	if err != nil {
-		if answer, ok := m.farewell(ref); ok {
-			ch := make(chan api.WaitResponse, 1)
-			ch <- answer
-			return ch, nil
+		answer, failed, ok := m.farewell(ref, condition)
+		if !ok {
+			return nil, err
 		}
-		return nil, err
+		if failed != nil {
+			return nil, failed
+		}
+		ch := make(chan api.WaitResponse, 1)
+		ch <- answer
+		return ch, nil
+	}
+	if condition == WaitConditionFirstExit {
+		return m.waitFirst(ctx, c)
 	}
 	return c.wait(ctx, condition), nil
 }
@@ -43,6 +50,14 @@ func (c *Container) wait(ctx context.Context, condition api.WaitCondition) <-cha
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	first := condition == WaitConditionFirstExit
+	if first && c.rec.HostConfig.AutoRemove {
+		w.until = waitRemoved
+	}
+	if first && w.until == waitExit && c.run.ended != nil {
+		w.ch <- *c.run.ended
+		return w.ch
+	}
 	notRunning := condition == "" || condition == api.WaitConditionNotRunning
 	if c.gone || notRunning && !c.rec.running() && c.rec.State.Status != api.StateRestarting {
 		w.ch <- c.rec.waitResponse()
@@ -69,6 +84,10 @@ func (c *Container) wake(what waitFor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = c.gone || what == waitRemoved
+	if what == waitExit && c.run != nil && c.starts > 0 && c.run.ended == nil {
+		answer := c.rec.waitResponse()
+		c.run.ended = &answer
+	}
 	kept := c.waiters[:0]
 	for _, w := range c.waiters {
 		if w.until == what {

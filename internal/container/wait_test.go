@@ -13,7 +13,10 @@ import (
 func TestWaitForWhatHasRemovedItself(t *testing.T) {
 	m := &Manager{}
 	for i := range maxFarewells + 1 {
-		m.sayFarewell(&Record{ID: fmt.Sprintf("id%d", i), State: State{ExitCode: i}})
+		m.sayFarewell(&Container{}, &Record{
+			ID: fmt.Sprintf("id%d", i), State: State{ExitCode: i},
+			HostConfig: &api.HostConfig{AutoRemove: true}, HasBeenStarted: true,
+		})
 	}
 	for _, condition := range []api.WaitCondition{"", api.WaitConditionNotRunning, api.WaitConditionRemoved} {
 		answer, err := m.Wait(t.Context(), fmt.Sprintf("id%d", maxFarewells), condition)

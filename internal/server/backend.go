@@ -41,6 +41,7 @@ type registries interface {
 
 type containers interface {
 	Create(ctx context.Context, o *container.CreateOptions) (ctypes.CreateResponse, error)
+	Run(ctx context.Context, o *container.CreateOptions, r *container.RunOptions) error
 	Start(ctx context.Context, ref string) error
 	Stop(ctx context.Context, ref string, o container.StopOptions) error
 	Restart(ctx context.Context, ref string, o container.StopOptions) error

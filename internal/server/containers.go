@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -162,7 +164,7 @@ func (s *Server) waitContainer(w *response, r *request) error {
 	condition := ctypes.WaitConditionNotRunning
 	if v := ctypes.WaitCondition(r.Form.Get("condition")); v != "" && !r.before(1_30) {
 		switch v {
-		case ctypes.WaitConditionNotRunning, ctypes.WaitConditionNextExit, ctypes.WaitConditionRemoved:
+		case ctypes.WaitConditionNotRunning, ctypes.WaitConditionNextExit, ctypes.WaitConditionRemoved, container.WaitConditionFirstExit:
 			condition = v
 		default:
 			return errs.InvalidArgument("invalid condition: %q", v)
@@ -170,6 +172,9 @@ func (s *Server) waitContainer(w *response, r *request) error {
 	}
 	exit, err := s.containers.Wait(r.Context(), r.name, condition)
 	if err != nil {
+		if s.streams.Err() != nil && errors.Is(err, context.Canceled) {
+			panic(http.ErrAbortHandler) // the client may ask the next daemon
+		}
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -68,12 +68,19 @@ func (s *Server) createContainer(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	if run := runAsked(r); run != nil {
+		return s.runContainer(w, r, o, run, warnings)
+	}
 	answer, err := s.containers.Create(r.Context(), o)
 	if err != nil {
 		return err
 	}
-	answer.Warnings = append(append([]string{}, answer.Warnings...), warnings...)
-	return writeJSON(w, http.StatusCreated, answer)
+	return writeJSON(w, http.StatusCreated, withWarnings(answer, warnings))
+}
+
+func withWarnings(answer ctypes.CreateResponse, more []string) ctypes.CreateResponse {
+	answer.Warnings = append(append([]string{}, answer.Warnings...), more...)
+	return answer
 }
 
 // createPlatform reads os/arch[/variant], which this route takes instead of JSON.

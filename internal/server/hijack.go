@@ -18,26 +18,32 @@ import (
 // manager's, to close as well.
 func hijack(w *response, r *request) container.Hijack {
 	return func(tty bool) (net.Conn, []byte, error) {
-		conn, buf, err := w.Hijack()
-		if err != nil {
-			return nil, nil, errs.InvalidArgument("cannot take over the connection: %w", err)
-		}
-		if err := conn.SetDeadline(time.Time{}); err != nil {
-			conn.Close()
-			return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
-		}
-		if _, err := io.WriteString(conn, upgradeHead(r, tty)); err != nil {
-			conn.Close()
-			return nil, nil, fmt.Errorf("cannot answer the client: %w", err)
-		}
-		untilRead(conn, r)
-		unread, err := buffered(buf.Reader)
-		if err != nil {
-			conn.Close()
-			return nil, nil, err
-		}
-		return conn, unread, nil
+		return takeOver(w, r, upgradeHead(r, tty))
 	}
+}
+
+// takeOver takes the connection away from the HTTP server and answers with the
+// head. It returns what the client has sent beyond its request, too.
+func takeOver(w *response, r *request, head string) (net.Conn, []byte, error) {
+	conn, buf, err := w.Hijack()
+	if err != nil {
+		return nil, nil, errs.InvalidArgument("cannot take over the connection: %w", err)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
+	}
+	if _, err := io.WriteString(conn, head); err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("cannot answer the client: %w", err)
+	}
+	untilRead(conn, r)
+	unread, err := buffered(buf.Reader)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, unread, nil
 }
 
 // maxIgnoredBody is how much of a body is read only to be thrown away.

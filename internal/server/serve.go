@@ -50,4 +50,13 @@ func (s *Server) stop(h *http.Server, grace time.Duration) {
 		s.log.Warn("requests were cut off at the stop", "after", grace)
 		h.Close()
 	}
+	started := make(chan struct{})
+	go func() {
+		s.runs.Wait()
+		close(started)
+	}()
+	select {
+	case <-started:
+	case <-ctx.Done():
+	}
 }

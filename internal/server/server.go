@@ -6,6 +6,13 @@
 // managers know only the newest types, and what an older client expects beside
 // or instead of them is added here. It also owns the listeners. It must not know
 // how anything is done: a handler decodes, calls one manager, encodes.
+//
+// Two things it has beyond Docker's, for our own command line, which does without
+// them at a daemon that has not. A create may ask to be followed by the attach and
+// the start in the same request (run.go). And the condition first-exit of a wait
+// is the end of a container's first run, whenever it is asked for: the head of the
+// answer comes when the start is over, and is the start's error when it failed; of
+// a container that removes itself the answer comes when it is gone.
 package server
 
 import (
@@ -18,6 +25,7 @@ import (
 	"runtime"
 	"runtime/trace"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +51,8 @@ type Server struct {
 	// by themselves (events, logs, stats, wait) end then.
 	streams    context.Context
 	endStreams context.CancelFunc
+
+	runs sync.WaitGroup // requests that start a container on a connection taken over
 }
 
 func newServer(b backend, o Options) *Server {
@@ -115,12 +125,7 @@ func (s *Server) handle(w *response, r *request, rt *route, version string) erro
 // fail answers with an error. Clients of a version so old that they take an
 // error for plain text get it as that.
 func (s *Server) fail(w *response, r *request, version string, err error) {
-	status := statusOf(err)
-	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented && r.Context().Err() == nil {
-		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-	} else {
-		s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
-	}
+	status := s.note(r, err)
 	if w.hijacked {
 		return
 	}
@@ -134,6 +139,17 @@ func (s *Server) fail(w *response, r *request, version string, err error) {
 		return
 	}
 	writeError(w, status, err.Error())
+}
+
+// note logs an error that a client is told, and returns the status it stands for.
+func (s *Server) note(r *request, err error) int {
+	status := statusOf(err)
+	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented && r.Context().Err() == nil {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	} else {
+		s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	return status
 }
 
 // allow applies the access rule of the route. Whoever reaches the listener of

@@ -124,6 +124,13 @@ func (c *Client) JSON(ctx context.Context, r *Request, out any) error {
 	return err
 }
 
+// Drain reads an answer to its end and closes it, so that its connection can be
+// used again.
+func Drain(resp *http.Response) {
+	_, _ = io.Copy(io.Discard, resp.Body) // a connection that breaks is not used again
+	resp.Body.Close()
+}
+
 // negotiate lowers the version to what the engine speaks.
 func (c *Client) negotiate(ctx context.Context) error {
 	c.mu.Lock()

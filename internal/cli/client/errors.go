@@ -45,6 +45,11 @@ func IsLost(err error) bool {
 	return errors.As(err, &connect) || isStale(err)
 }
 
+// Lost says of an answer that ended in the middle that its engine went away.
+func Lost(err error) error {
+	return &brokenError{errors.New("the engine went away in the middle of its answer"), err}
+}
+
 // ConnectError is an engine that cannot be reached at all.
 type ConnectError struct {
 	Host string

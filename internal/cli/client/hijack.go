@@ -55,13 +55,12 @@ func (c *Client) hijack(ctx context.Context, r *Request) (*Stream, error) {
 
 // upgrade owns cn until it returns a stream.
 func (c *Client) upgrade(ctx context.Context, cn *conn, r *Request) (*Stream, error) {
+	r.Upgrade = "tcp"
 	req, err := c.request(ctx, r)
 	if err != nil {
 		cn.Close()
 		return nil, err
 	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "tcp")
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	defer stop()
 	err = req.Write(cn.Conn)

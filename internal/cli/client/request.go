@@ -21,6 +21,9 @@ type Request struct {
 	Stream      io.Reader
 	ContentType string // of Stream
 	Header      http.Header
+	// Upgrade is what the connection may become, in the words of HTTP. When the
+	// engine agrees its answer is 101, and the answer's body a *Stream.
+	Upgrade     string
 	Unversioned bool
 	// Meanwhile is called once, while the engine works on the answer: for what
 	// has to be done anyway. It is not called when nothing could be sent, and
@@ -66,6 +69,10 @@ func (c *Client) request(ctx context.Context, r *Request) (*http.Request, error)
 		req.Header[k] = v
 	}
 	req.Header.Set("User-Agent", c.opts.Agent)
+	if r.Upgrade != "" {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", r.Upgrade)
+	}
 	switch {
 	case r.JSON != nil:
 		req.Header.Set("Content-Type", "application/json")

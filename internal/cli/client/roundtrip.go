@@ -40,7 +40,7 @@ func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// roundTrip owns cn until the answer's body is closed.
+// roundTrip owns cn until the answer's body is closed, which with 101 is a *Stream.
 func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.Request) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	sent := make(chan error, 1)
@@ -76,7 +76,12 @@ func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.
 		}
 		return nil, c.broken(err)
 	}
-	reusable := !resp.Close && !streaming && resp.StatusCode != http.StatusSwitchingProtocols
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		stop() // ctx ends only the asking
+		resp.Body = &Stream{cn}
+		return resp, nil
+	}
+	reusable := !resp.Close && !streaming
 	resp.Body = &body{ReadCloser: resp.Body, release: func(drained bool) {
 		if stop() && drained && reusable {
 			c.put(cn)

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/moby/moby/api/types/common"
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
+	"github.com/gantry-containers/gantry/internal/cli/client"
+	"github.com/gantry-containers/gantry/internal/cli/runflags"
+)
+
+// ahead is what an engine of ours is asked to do at once with a container that it
+// creates, in the same request: attach us and start it. Another engine ignores
+// that and creates; then run goes on by itself. What internal/server/run.go says
+// of the headers holds here.
+type ahead struct {
+	params url.Values // those of an attach, or detach=1
+
+	// What an engine that does it leaves here: one of the two.
+	stream *client.Stream // attached
+	begun  func() error   // returns how the start of a detached container went
+}
+
+// aheadOf says what is to follow the creation of a container; keys are those to
+// detach with.
+func aheadOf(cfg *container.Config, keys string) *ahead {
+	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
+		return &ahead{params: url.Values{"detach": {"1"}}}
+	}
+	return &ahead{params: attachQuery(cfg, keys)}
+}
+
+// create sends the request r, which creates a container.
+func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request) (created container.CreateResponse, err error) {
+	r.Header = http.Header{"Gantry-Run": {h.params.Encode()}}
+	if !h.params.Has("detach") {
+		r.Upgrade = "gantry-run"
+	}
+	resp, err := c.Do(ctx, r)
+	if err != nil {
+		return created, err
+	}
+	if s, ok := resp.Body.(*client.Stream); ok {
+		if err := json.Unmarshal([]byte(resp.Header.Get("Gantry-Created")), &created); err != nil {
+			s.Close()
+			return created, fmt.Errorf("cannot read the engine's answer: %w", err)
+		}
+		h.stream = s
+		return created, nil
+	}
+	answers := json.NewDecoder(resp.Body)
+	if err := answers.Decode(&created); err != nil {
+		resp.Body.Close()
+		return created, fmt.Errorf("cannot read the engine's answer: %w", err)
+	}
+	if resp.Header.Get("Gantry-Run") == "" {
+		client.Drain(resp)
+		return created, nil
+	}
+	h.begun = func() error {
+		defer client.Drain(resp)
+		var failure common.ErrorResponse
+		if err := answers.Decode(&failure); err != nil {
+			return client.Lost(err)
+		}
+		if failure.Message != "" {
+			return &client.Error{Status: http.StatusInternalServerError, Message: failure.Message}
+		}
+		return nil
+	}
+	return created, nil
+}
+
+// runAhead is runAttached for a container that the engine is starting already, with
+// us attached to it.
+func (a *app) runAhead(ctx context.Context, cmd *cobra.Command, f *runFlags, spec *runflags.Container, id string, signals *signalProxy) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cfg := spec.Config
+	att := a.attachment(f.ahead.stream, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, a.detachKeys(f.detachKeys))
+	streamed := make(chan error, 1)
+	go func() { streamed <- a.copy(ctx, att) }()
+	var end *waiting
+	waited := make(chan error, 1)
+	go func() {
+		var err error
+		end, err = a.waitFor(cmd.Context(), id, waitConditionFirstExit)
+		waited <- err
+	}()
+	select {
+	case <-ctx.Done():
+		<-streamed // the terminal is itself again
+		return runError(cmd, context.Cause(ctx))
+	case err := <-waited:
+		if err != nil {
+			cancel()
+			<-streamed
+			return runError(cmd, err)
+		}
+	}
+	end.started()
+	signals.begun()
+	if cfg.Tty {
+		a.followSize(ctx, "/containers/"+id)
+	}
+	return finish(cfg, streamed, end, cancel)
+}
