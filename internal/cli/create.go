@@ -157,10 +157,10 @@ func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Con
 		Path:   "/containers/create",
 		Query:  q,
 		Meanwhile: func() {
-			c.Prepare(ctx, f.connections)
 			if f.meanwhile != nil {
 				f.meanwhile()
 			}
+			c.Prepare(ctx, f.connections)
 		},
 		JSON: client.Sparse{V: &container.CreateRequest{
 			Config:           spec.Config,

@@ -43,6 +43,7 @@ type call struct {
 	Body         any    // decoded JSON, or a summary of a stream
 	auth         string // the header X-Registry-Auth
 	raw          string // the body as it came
+	run, upgrade string // the headers Gantry-Run and Upgrade
 }
 
 func (c call) String() string {
@@ -55,6 +56,8 @@ func (c call) String() string {
 type fake struct {
 	*httptest.Server
 	Host string
+	// accepted gets a value for each of the first connections.
+	accepted chan bool
 
 	mu      sync.Mutex // guards what follows
 	calls   []call
@@ -85,10 +88,10 @@ func newFake(t testing.TB) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{Host: "unix://" + sock, answers: map[string]answer{}, maxAPI: "1.51"}
+	f := &fake{Host: "unix://" + sock, answers: map[string]answer{}, maxAPI: "1.51", accepted: make(chan bool, 10)}
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(f.serve))
 	f.Server.Listener.Close()
-	f.Server.Listener = l
+	f.Server.Listener = countingListener{l, f.accepted}
 	f.Server.Start()
 	t.Cleanup(func() {
 		f.Server.CloseClientConnections()
@@ -96,6 +99,20 @@ func newFake(t testing.TB) *fake {
 		os.RemoveAll(dir)
 	})
 	return f
+}
+
+type countingListener struct {
+	net.Listener
+	accepted chan<- bool
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	select {
+	case l.accepted <- true:
+	default:
+	}
+	return c, err
 }
 
 func (f *fake) answer(route string, a answer) {
@@ -122,7 +139,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		f.reply(w, answer{status: 400, body: `{"message":"client version ` + version + ` is too new. Maximum supported API version is ` + f.maxAPI + `"}`})
 		return
 	}
-	c := call{Method: r.Method, Path: path, Query: r.URL.Query(), auth: r.Header.Get("X-Registry-Auth")}
+	c := call{Method: r.Method, Path: path, Query: r.URL.Query(), auth: r.Header.Get("X-Registry-Auth"), run: r.Header.Get("Gantry-Run"), upgrade: r.Header.Get("Upgrade")}
 	raw, _ := io.ReadAll(r.Body)
 	c.raw = string(raw)
 	if len(raw) > 0 && json.Unmarshal(raw, &c.Body) != nil {
@@ -153,7 +170,11 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	if a.stream != nil {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
-			fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+			fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: %s\r\n", c.upgrade)
+			for k, v := range a.header {
+				fmt.Fprintf(conn, "%s: %s\r\n", k, v)
+			}
+			fmt.Fprint(conn, "\r\n")
 			a.stream(conn)
 			conn.Close()
 		}

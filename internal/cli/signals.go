@@ -39,11 +39,12 @@ type signalProxy struct {
 func (a *app) proxySignals(ctx context.Context, id string, giveUp func(error)) (stop func()) {
 	p := a.catchSignals(ctx, giveUp)
 	p.exists(id)
+	p.begun()
 	return p.stop
 }
 
 // catchSignals is proxySignals for a container that is being created and started:
-// what comes before the container exists waits for it to run.
+// what comes before it runs is of no use to it, and waits.
 func (a *app) catchSignals(ctx context.Context, giveUp func(error)) *signalProxy {
 	p := &signalProxy{app: a, giveUp: giveUp, ch: make(chan os.Signal, 128), id: make(chan string, 1), runs: make(chan struct{})}
 	signal.Notify(p.ch, commonSignals()...)
@@ -94,25 +95,32 @@ func (p *signalProxy) run(ctx context.Context) {
 			signal.Notify(p.ch, commonSignals()...) // it was not the end
 			early, unborn = nil, nil
 		case <-runs:
+			if id == "" {
+				id = <-p.id
+			}
 			for _, s := range early {
 				p.send(ctx, id, s)
 			}
 			runs = nil
 		case s := <-p.ch:
 			switch {
-			case id != "":
-				p.send(ctx, id, s)
-			case signalName(s) != "":
+			case signalName(s) == "":
+			case id == "":
 				if early = append(early, s); unborn == nil {
 					unborn = time.After(birthPatience)
 				}
+			case runs != nil && len(early) == 0:
+				early = append(early, s)
+			default: // runs, or somebody insists: there may be no engine any more
+				p.send(ctx, id, s)
 			}
 		}
 	}
 }
 
 func (p *signalProxy) send(ctx context.Context, id string, s os.Signal) {
-	if name := signalName(s); name != "" && client.IsLost(p.app.proxySignal(ctx, id, name)) {
+	name := signalName(s)
+	if client.IsLost(p.app.proxySignal(ctx, id, name)) {
 		p.app.proxyLater(ctx, id, name, p.ch, p.giveUp)
 	}
 }

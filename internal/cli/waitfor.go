@@ -46,20 +46,11 @@ func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCo
 		app: a, path: "/containers/" + id + "/wait", condition: condition,
 		ended: make(chan exited, 1), begun: make(chan struct{}), alone: make(chan struct{}),
 	}
-	var resp *http.Response
-	var err error
+	ask := w.ask
 	if condition == waitConditionFirstExit {
-		// The container is being started: the next engine knows whether it was.
-		err = patiently(ctx, func() error {
-			resp, err = w.ask(ctx)
-			return err
-		})
-		if client.IsNotFound(err) {
-			err = fmt.Errorf("error waiting for container: %w", errGone)
-		}
-	} else {
-		resp, err = w.ask(ctx)
+		ask = w.askOfStart
 	}
+	resp, err := ask(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +92,21 @@ func (w *waiting) ask(ctx context.Context) (*http.Response, error) {
 		q.Set("condition", string(w.condition))
 	}
 	return c.Do(ctx, &client.Request{Method: http.MethodPost, Path: w.path, Query: q})
+}
+
+// askOfStart is ask for a container that is being started. When its engine goes away
+// the next one knows whether it was.
+func (w *waiting) askOfStart(ctx context.Context) (resp *http.Response, err error) {
+	asked := 0
+	err = patiently(ctx, func() error {
+		asked++
+		resp, err = w.ask(ctx)
+		return err
+	})
+	if asked > 1 && client.IsNotFound(err) {
+		err = fmt.Errorf("error waiting for container: %w", errGone)
+	}
+	return resp, err
 }
 
 // readExit waits for the answer. It is lost when its engine goes away.

@@ -31,6 +31,7 @@ import (
 type fakeContainers struct {
 	containers
 	created *container.CreateOptions
+	run     func(*container.CreateOptions, *container.RunOptions) error
 	inspect *ctypes.InspectResponse
 	list    []ctypes.Summary
 	listed  container.ListOptions
@@ -52,6 +53,10 @@ func (f *fakeContainers) Export(_ context.Context, _ string, w io.Writer) error 
 func (f *fakeContainers) Create(_ context.Context, o *container.CreateOptions) (ctypes.CreateResponse, error) {
 	f.created = o
 	return ctypes.CreateResponse{ID: "abc"}, f.err
+}
+
+func (f *fakeContainers) Run(_ context.Context, o *container.CreateOptions, r *container.RunOptions) error {
+	return f.run(o, r)
 }
 
 func (f *fakeContainers) Start(context.Context, string) error { return f.err }
