@@ -110,8 +110,12 @@ func TestRunDetachedAhead(t *testing.T) {
 		f := newFake(t)
 		f.answer(createRoute, answer{status: 201, header: map[string]string{"Gantry-Run": "1"}, body: body})
 		f.answer("GET /containers/"+fakeID+"/json", answer{body: `{"Id":"` + fakeID + `","State":{"StartedAt":"` + want.started + `"}}`})
-		if diff := cmp.Diff(want.result, run(t, "gantry", f.Host, "run", "-d", "busybox")); diff != "" {
-			t.Errorf("%q: %s", body, diff)
+		// A --rm container that was not started is not removed: that is not waited for.
+		f.answer(waitRoute, answer{stall: make(chan bool)})
+		for _, args := range [][]string{{"run", "-d", "busybox"}, {"run", "-d", "--rm", "busybox"}} {
+			if diff := cmp.Diff(want.result, run(t, "gantry", f.Host, args...)); diff != "" {
+				t.Errorf("%q: %v: %s", body, args, diff)
+			}
 		}
 		for _, c := range f.take() {
 			if c.Path == "/containers/create" && (c.run != "detach=1" || c.upgrade != "") || strings.HasSuffix(c.Path, "/start") {

@@ -103,7 +103,7 @@ func (a *app) runDetached(cmd *cobra.Command, f *runFlags, spec *runflags.Contai
 	} else {
 		err = a.start(ctx, id, neverStarted, nil)
 	}
-	if err != nil && spec.HostConfig.AutoRemove {
+	if refused := (*client.Error)(nil); spec.HostConfig.AutoRemove && errors.As(err, &refused) {
 		a.awaitRemoval(ctx, id)
 	}
 	return runError(cmd, err)
@@ -277,7 +277,7 @@ func (a *app) startedMeanwhile(ctx context.Context, id, last string, err error) 
 	return nil
 }
 
-// awaitRemoval waits for a --rm container that could not start to be gone.
+// awaitRemoval waits for a --rm container that an engine could not start to be gone.
 func (a *app) awaitRemoval(ctx context.Context, id string) {
 	if end, err := a.waitFor(ctx, id, container.WaitConditionRemoved); err == nil {
 		end.removed(nil)
