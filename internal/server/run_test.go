@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,6 +147,8 @@ func TestRunDetached(t *testing.T) {
 func TestStopWaitsForRun(t *testing.T) {
 	f := newFixture()
 	created, starts := make(chan bool), make(chan bool)
+	over := sync.OnceFunc(func() { close(starts) })
+	defer over()
 	f.containers.run = func(_ *container.CreateOptions, r *container.RunOptions) error {
 		conn, _, err := r.Created(ctypes.CreateResponse{ID: "abc"}, false)
 		if err != nil {
@@ -177,10 +180,10 @@ func TestStopWaitsForRun(t *testing.T) {
 	}
 	select {
 	case <-stopped:
-		t.Error("it did not wait")
+		t.Fatal("it did not wait")
 	case <-time.After(50 * time.Millisecond):
 	}
-	close(starts)
+	over()
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}

@@ -85,7 +85,10 @@ func (r *ran) end(f *fixture) string {
 		return "ran"
 	case code == 125 && r.err.Len() > 0:
 		line, _, _ := strings.Cut(r.err.String(), "\n")
-		return strings.NewReplacer(f.Host(), "HOST").Replace(line)
+		if strings.HasSuffix(line, "was created but never started") {
+			return "never started" // without its name
+		}
+		return line
 	default:
 		f.Errorf("%v ended with %d, and said %q and %q", r.args, code, out, &r.err)
 	}
