@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -190,60 +188,6 @@ func finish(cfg *container.Config, streamed <-chan error, end *waiting, cancel f
 // lastWords is how long output may still come when the engine cannot tell of the
 // container.
 const lastWords = 500 * time.Millisecond
-
-// attach opens the stream to a container's process. Meanwhile may be nil; see
-// client.Request.
-func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys string, meanwhile func()) (*attachment, error) {
-	keys = a.detachKeys(keys)
-	c, err := a.client()
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: attachQuery(cfg, keys), Meanwhile: meanwhile})
-	if err != nil {
-		return nil, err
-	}
-	return a.attachment(s, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, keys), nil
-}
-
-// detachKeys are those of the flag, or of the configuration, "" for the default.
-func (a *app) detachKeys(flag string) string {
-	if flag == "" {
-		return a.config().DetachKeys
-	}
-	return flag
-}
-
-// attachQuery says which streams to attach.
-func attachQuery(cfg *container.Config, keys string) url.Values {
-	q := url.Values{"stream": {"1"}}
-	for name, on := range map[string]bool{"stdin": cfg.AttachStdin, "stdout": cfg.AttachStdout, "stderr": cfg.AttachStderr} {
-		if on {
-			q.Set(name, "1")
-		}
-	}
-	if keys != "" {
-		q.Set("detachKeys", keys)
-	}
-	return q
-}
-
-func (a *app) attachment(s *client.Stream, stdin, stdout, stderr, tty bool, keys string) *attachment {
-	att := &attachment{stream: s, tty: tty, detachKeys: keys}
-	if stdin {
-		att.in = a.in
-	}
-	if stdout {
-		att.out = a.out
-	}
-	if stderr {
-		att.err = io.Writer(a.err)
-		if tty {
-			att.err = a.out
-		}
-	}
-	return att
-}
 
 // neverStarted is when a container was started that was not.
 const neverStarted = "0001-01-01T00:00:00Z"
