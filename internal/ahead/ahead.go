@@ -65,7 +65,7 @@ func (s *Schedule) fill() {
 	s.mu.Lock()
 	s.waiting = false
 	s.mu.Unlock()
-	s.Fill()
+	unhurried(s.Fill)
 }
 
 // Stop ends the calls for good. One that has begun may still be under way.

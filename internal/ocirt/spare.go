@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -94,9 +95,11 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		if err := b.planMounts(); err != nil {
 			return err
 		}
-		err = b.makeTrees(s.trees)
+		if err := b.makeTrees(s.trees); err != nil {
+			return err
+		}
 		attr.Keep = b.keep
-		return err
+		return b.hurry()
 	})
 	if b != nil {
 		b.close()
@@ -115,6 +118,17 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		s.hierarchies[name] = os.NewFile(uintptr(fd), dir)
 	}
 	s.Close() // who should have to join after all can look for the files
+	return nil
+}
+
+// hurry gives the child the scheduling policy of this process, which that of the
+// thread that forks it need not be.
+func (b *builder) hurry() error {
+	attr, err := unix.SchedGetAttr(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	b.Sys(unix.SYS_SCHED_SETATTR, spawn.Int(0), b.Struct(unsafe.Pointer(attr), unsafe.Sizeof(*attr)), spawn.Int(0))
 	return nil
 }
 

@@ -23,7 +23,20 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 }
 
 // children returns the children of pid, but for some and its spares.
-func children(t testing.TB, pid int, except ...int) (out []int) {
+func children(t testing.TB, pid int, except ...int) []int {
+	t.Helper()
+	return childrenWho(t, pid, func(stat []byte) bool { return !isSpare(stat) }, except...)
+}
+
+// spareProcesses returns the children of pid that wait to be somebody's process.
+func spareProcesses(t testing.TB, pid int) []int {
+	t.Helper()
+	return childrenWho(t, pid, isSpare)
+}
+
+func isSpare(stat []byte) bool { return bytes.Contains(stat, []byte("("+spawn.SpareName+")")) }
+
+func childrenWho(t testing.TB, pid int, are func(stat []byte) bool, except ...int) (out []int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -40,7 +53,7 @@ next:
 			continue
 		}
 		f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-		if f[1] != strconv.Itoa(pid) || bytes.Contains(raw, []byte("("+spawn.SpareName+")")) {
+		if f[1] != strconv.Itoa(pid) || !are(raw) {
 			continue
 		}
 		for _, x := range except {

@@ -180,7 +180,8 @@ func TestSparesAreSwept(t *testing.T) {
 	s.withSpares(nil)
 }
 
-// An idle engine holds no spares: no directories, no descriptors, no note.
+// An idle engine holds no spares: no directories, no processes, no descriptors, no
+// note.
 func TestSparesExpire(t *testing.T) {
 	s := newTest(t)
 	s.withSpares(nil)
@@ -196,7 +197,7 @@ func TestSparesExpire(t *testing.T) {
 	open := func() (n int) {
 		list, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", info.Pid))
 		for _, e := range list {
-			if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", info.Pid, e.Name())); strings.HasSuffix(to, "/tasks") {
+			if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", info.Pid, e.Name())); to == "/" { // a detached mount of a cgroup
 				n++
 			}
 		}
@@ -206,7 +207,12 @@ func TestSparesExpire(t *testing.T) {
 	if n := open(); n == 0 {
 		t.Error("spares have no descriptors")
 	}
-	waitFor(t, "the end of the spares", func() bool { return len(s.spareDirs()) == 0 && open() == 0 })
+	if n := len(spareProcesses(t, info.Pid)); n != spareCgroups {
+		t.Errorf("%d processes wait", n)
+	}
+	waitFor(t, "the end of the spares", func() bool {
+		return len(s.spareDirs()) == 0 && open() == 0 && len(spareProcesses(t, info.Pid)) == 0
+	})
 	waitFor(t, "the note to go", func() bool {
 		_, err := os.Stat(filepath.Join(s.root, "spares"))
 		return os.IsNotExist(err)

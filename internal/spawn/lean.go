@@ -14,10 +14,11 @@ import (
 // lean says that Lean was called.
 var lean atomic.Bool
 
-// Lean makes all later children start without a copy of this process's heap:
-// they get the program, its code and its data segment. Copying page tables is
-// most of what a fork costs, and what a child does not have nobody can read from
-// it. A fork must then not be done by anything but this package; os/exec shares
+// Lean makes all later children start without a copy of this process's memory:
+// they get the program and its code, and not even the data segment, which nothing
+// in run looks at. Copying page tables is most of what a fork costs; what was
+// copied costs a fault for each page this process writes to afterwards; and what a
+// child does not have nobody can read from it. A fork must then not be done by anything but this package; os/exec shares
 // memory instead, and is not concerned. In a program with the C library it does
 // nothing.
 func Lean() { lean.Store(!withC) }
@@ -71,12 +72,10 @@ func (b block) advise(advice int) {
 	_ = unix.Madvise(unsafe.Slice((*byte)(pointer(b.addr)), b.size), advice)
 }
 
-// runtimeMemory finds the mappings in /proc/PID/maps that are the runtime's:
-// private, anonymous and without a name but one of the runtime's own
-// ("[anon: Go: heap]", where the kernel keeps such names). The one that goes on where the binary
-// ends is its data segment, and not among them.
+// runtimeMemory finds the mappings in /proc/PID/maps that are the runtime's: its
+// data segment, and what is private, anonymous and without a name but one of the
+// runtime's own ("[anon: Go: heap]", where the kernel keeps such names).
 func runtimeMemory(maps []byte) (found []block) {
-	var end uint64 // of a mapping that belongs to a file, or goes on after one
 	for line := range bytes.Lines(maps) {
 		f := bytes.Fields(line)
 		if len(f) < 5 {
@@ -88,10 +87,8 @@ func runtimeMemory(maps []byte) (found []block) {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		switch {
-		case len(f) > 5 && f[5][0] == '/', from == end:
-			end = to
-		case (len(f) == 5 || string(f[5]) == "[anon:") && len(f[1]) == 4 && f[1][3] == 'p':
+		data := len(f) > 5 && f[5][0] == '/' && string(f[1]) == "rw-p"
+		if data || (len(f) == 5 || string(f[5]) == "[anon:") && len(f[1]) == 4 && f[1][3] == 'p' {
 			found = append(found, block{uintptr(from), uintptr(to - from)})
 		}
 	}

@@ -44,6 +44,11 @@ func TestLeanChildHasNoHeap(t *testing.T) {
 	if got, err := readIn(t, secret); err != unix.EFAULT {
 		t.Errorf("the heap is there in the child: %v, %.20q", err, got)
 	}
+	// Nor is the data segment.
+	global = [16]byte{1, 2, 3}
+	if got, err := readIn(t, global[:]); err != unix.EFAULT {
+		t.Errorf("the data segment is there in the child: %v, %x", err, got)
+	}
 	// What the heap grows by is not there either.
 	more := make([][]byte, 0, 64)
 	for range cap(more) {
@@ -61,6 +66,8 @@ func TestLeanChildHasNoHeap(t *testing.T) {
 	wait(t, start(t, p, &Attr{}))
 }
 
+var global [16]byte
+
 func TestRuntimeMemory(t *testing.T) {
 	maps := "00400000-00600000 r-xp 00000000 08:01 1 /bin/x\n" +
 		"00600000-00700000 rw-p 00200000 08:01 1 /bin/x\n" +
@@ -71,7 +78,7 @@ func TestRuntimeMemory(t *testing.T) {
 		"7f1000000000-7f1000010000 rw-p 00000000 00:00 0 \n" +
 		"7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0 [stack]\n"
 	got := runtimeMemory([]byte(maps))
-	want := []block{{0xc000000000, 0x400000}, {0xc000400000, 0x3c00000}, {0x7f1000000000, 0x10000}}
+	want := []block{{0x600000, 0x100000}, {0x700000, 0x40000}, {0xc000000000, 0x400000}, {0xc000400000, 0x3c00000}, {0x7f1000000000, 0x10000}}
 	if len(got) != len(want) {
 		t.Fatalf("%x", got)
 	}

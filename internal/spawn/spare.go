@@ -80,6 +80,8 @@ func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spar
 		s.unmap()
 		return nil, err
 	}
+	// Later children have no business with what this one is told.
+	s.mem.advise(unix.MADV_DONTFORK)
 	halt := s.child.killWhen(ctx, s.ours)
 	err = p.follow(s.child, a, s.ours)
 	halt()

@@ -190,6 +190,26 @@ func TestSpareKnowsNothing(t *testing.T) {
 	other.release()
 }
 
+// Nor does another child know what a spare is told.
+func TestNobodyKnowsTheSpare(t *testing.T) {
+	s := spare(t, 0)
+	p := s.In()
+	secret := p.Str("the environment of a container")
+	q := &Program{}
+	q.Barrier(1)
+	execve(q, "exit 0")
+	wait(t, start(t, q, &Attr{Barrier: func(c *Child, _ int) error {
+		got := make([]byte, 16)
+		local := []unix.Iovec{{Base: &got[0]}}
+		local[0].SetLen(len(got))
+		if n, err := unix.ProcessVMReadv(c.Current(), local, []unix.RemoteIovec{{Base: secret.v, Len: len(got)}}, 0); err != unix.EFAULT {
+			t.Errorf("another child reads %q, %v", got[:max(n, 0)], err)
+		}
+		return nil
+	}}))
+	p.release()
+}
+
 // A spare ends with its parent, here with the last descriptor of its socket.
 func TestSpareEndsWithParent(t *testing.T) {
 	s := spare(t, 0)
