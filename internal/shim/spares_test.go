@@ -207,9 +207,7 @@ func TestSparesExpire(t *testing.T) {
 	if n := open(); n == 0 {
 		t.Error("spares have no descriptors")
 	}
-	if n := len(spareProcesses(t, info.Pid)); n != spareCgroups {
-		t.Errorf("%d processes wait", n)
-	}
+	waitFor(t, "the spares' processes", func() bool { return len(spareProcesses(t, info.Pid)) == spareCgroups })
 	waitFor(t, "the end of the spares", func() bool {
 		return len(s.spareDirs()) == 0 && open() == 0 && len(spareProcesses(t, info.Pid)) == 0
 	})

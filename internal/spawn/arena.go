@@ -30,11 +30,10 @@ type block struct{ addr, size uintptr }
 
 const blockSize = 64 << 10
 
-// blocks is the memory of all programs.
+// blocks are those that are free.
 var blocks struct {
 	sync.Mutex
-	all  map[uintptr]uintptr // size by address
-	idle []block             // of the usual size and free, a few
+	idle []block // of the usual size, a few
 }
 
 const maxIdle = 8
@@ -51,11 +50,11 @@ func newBlock(size uintptr) block {
 	if err != nil {
 		panic(fmt.Sprintf("spawn: out of memory: cannot map %d bytes: %v", size, err))
 	}
-	if blocks.all == nil {
-		blocks.all = map[uintptr]uintptr{}
+	b := block{uintptr(mem), size}
+	if lean.Load() {
+		b.advise(unix.MADV_DONTFORK) // but for its own child; see lend
 	}
-	blocks.all[uintptr(mem)] = size
-	return block{uintptr(mem), size}
+	return b
 }
 
 // release gives back a block of which the first told bytes were written to.
@@ -68,7 +67,6 @@ func (b block) release(told uintptr) {
 		blocks.idle = append(blocks.idle, b)
 		return
 	}
-	delete(blocks.all, b.addr)
 	_ = unix.MunmapPtr(pointer(b.addr), b.size)
 }
 

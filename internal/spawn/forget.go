@@ -14,8 +14,11 @@ import (
 // Forget has the child give up all memory of its parent but what the rest of the
 // program needs: until execve it would have a copy of everything that the parent
 // knows. It is for a child that is about to be seen by those who may read the
-// memory of others.
+// memory of others. A lean one has no such copy.
 func (p *Program) Forget() {
+	if lean.Load() {
+		return
+	}
 	p.forget = p.mem.alloc(int(unsafe.Sizeof(forgetArgs{})))
 	p.Sys(opForget, Arg{v: p.forget})
 }

@@ -15,8 +15,8 @@ import (
 var lean atomic.Bool
 
 // Lean makes all later children start without a copy of this process's memory:
-// they get the program and its code, and not even the data segment, which nothing
-// in run looks at. Copying page tables is most of what a fork costs; what was
+// they get their program and the code, and neither other programs nor the data
+// segment, which nothing in run looks at. Copying page tables is most of what a fork costs; what was
 // copied costs a fault for each page this process writes to afterwards; and what a
 // child does not have nobody can read from it. A fork must then not be done by anything but this package; os/exec shares
 // memory instead, and is not concerned. In a program with the C library it does
@@ -60,11 +60,23 @@ func keepHeap() {
 	for _, b := range runtimeMemory(maps) {
 		b.advise(unix.MADV_DONTFORK)
 	}
-	// Programs are in mappings of the same kind.
-	blocks.Lock()
-	defer blocks.Unlock()
-	for addr, size := range blocks.all {
-		block{addr, size}.advise(unix.MADV_DOFORK)
+}
+
+// lend lets the next child have the memory of its program. It is called like
+// keepHeap, and what it returns after the fork.
+func (a *arena) lend() (takeBack func()) {
+	if !lean.Load() {
+		return func() {}
+	}
+	a.advise(unix.MADV_DOFORK)
+	return func() { a.advise(unix.MADV_DONTFORK) }
+}
+
+func (a *arena) advise(advice int) {
+	for _, c := range a.blocks {
+		if !c.shared {
+			c.block.advise(advice)
+		}
 	}
 }
 
@@ -73,8 +85,9 @@ func (b block) advise(advice int) {
 }
 
 // runtimeMemory finds the mappings in /proc/PID/maps that are the runtime's: its
-// data segment, and what is private, anonymous and without a name but one of the
-// runtime's own ("[anon: Go: heap]", where the kernel keeps such names).
+// data segment, the first thread's stack, and what is private, anonymous and
+// without a name but one of the runtime's own ("[anon: Go: heap]", where the kernel
+// keeps such names). Programs are among them.
 func runtimeMemory(maps []byte) (found []block) {
 	for line := range bytes.Lines(maps) {
 		f := bytes.Fields(line)
@@ -87,7 +100,7 @@ func runtimeMemory(maps []byte) (found []block) {
 		if err1 != nil || err2 != nil {
 			continue
 		}
-		data := len(f) > 5 && f[5][0] == '/' && string(f[1]) == "rw-p"
+		data := len(f) > 5 && (f[5][0] == '/' || string(f[5]) == "[stack]") && string(f[1]) == "rw-p"
 		if data || (len(f) == 5 || string(f[5]) == "[anon:") && len(f[1]) == 4 && f[1][3] == 'p' {
 			found = append(found, block{uintptr(from), uintptr(to - from)})
 		}

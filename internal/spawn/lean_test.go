@@ -49,6 +49,24 @@ func TestLeanChildHasNoHeap(t *testing.T) {
 	if got, err := readIn(t, global[:]); err != unix.EFAULT {
 		t.Errorf("the data segment is there in the child: %v, %x", err, got)
 	}
+	// Nor is another program, whether its memory is new or was used before.
+	for range 2 * maxIdle {
+		other := &Program{}
+		told := other.Str("the environment of another container")
+		got := make([]byte, 16)
+		p := &Program{}
+		p.Barrier(1)
+		execve(p, "exit 0")
+		wait(t, start(t, p, &Attr{Barrier: func(c *Child, _ int) error {
+			local := []unix.Iovec{{Base: &got[0]}}
+			local[0].SetLen(len(got))
+			if n, err := unix.ProcessVMReadv(c.Current(), local, []unix.RemoteIovec{{Base: told.v, Len: len(got)}}, 0); err != unix.EFAULT {
+				t.Errorf("another program is there in the child: %q, %v", got[:max(n, 0)], err)
+			}
+			return nil
+		}}))
+		defer other.release()
+	}
 	// What the heap grows by is not there either.
 	more := make([][]byte, 0, 64)
 	for range cap(more) {
@@ -78,7 +96,7 @@ func TestRuntimeMemory(t *testing.T) {
 		"7f1000000000-7f1000010000 rw-p 00000000 00:00 0 \n" +
 		"7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0 [stack]\n"
 	got := runtimeMemory([]byte(maps))
-	want := []block{{0x600000, 0x100000}, {0x700000, 0x40000}, {0xc000000000, 0x400000}, {0xc000400000, 0x3c00000}, {0x7f1000000000, 0x10000}}
+	want := []block{{0x600000, 0x100000}, {0x700000, 0x40000}, {0xc000000000, 0x400000}, {0xc000400000, 0x3c00000}, {0x7f1000000000, 0x10000}, {0x7ffd00000000, 0x21000}}
 	if len(got) != len(want) {
 		t.Fatalf("%x", got)
 	}

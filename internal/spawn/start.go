@@ -228,7 +228,11 @@ func (p *Program) fork(a *Attr, pg *page, sock int) (*Child, error) {
 	timerslack.Strictly(func() {
 		syscall.ForkLock.Lock()
 		keepHeap()
+		takeBack := p.mem.lend()
+		takePrelude := pre.mem.lend()
 		pid, errno = forkChild(args, reflect.ValueOf(child).Pointer(), todo)
+		takePrelude()
+		takeBack()
 		syscall.ForkLock.Unlock()
 	})
 	if errno != 0 {

@@ -18,7 +18,7 @@ import (
 // it himself, so that no more is left than is made.
 const (
 	quiet  = 25 * time.Millisecond
-	plenty = 64
+	plenty = 256
 	full   = 1024
 )
 
