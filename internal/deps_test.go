@@ -22,7 +22,7 @@ func arrows() map[string]string {
 		"mount":        "errs thread",
 		"du":           "",
 		"timerslack":   "",
-		"ahead":        "topdir",
+		"ahead":        "thread topdir",
 		"spawn":        "timerslack",
 		"trash":        "",
 		"topdir":       "",

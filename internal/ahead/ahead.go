@@ -6,6 +6,8 @@ package ahead
 import (
 	"sync"
 	"time"
+
+	"github.com/gantry-containers/gantry/internal/thread"
 )
 
 const (
@@ -65,7 +67,7 @@ func (s *Schedule) fill() {
 	s.mu.Lock()
 	s.waiting = false
 	s.mu.Unlock()
-	unhurried(s.Fill)
+	thread.Unhurried(s.Fill) // what is made must not be in the way of the start it is not for
 }
 
 // Stop ends the calls for good. One that has begun may still be under way.

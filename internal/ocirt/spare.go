@@ -22,7 +22,7 @@ type Spare struct {
 	*cgroup.Spare
 	process     *spawn.Spare        // or nil
 	trees       *trees              // the process has made, or nil
-	hierarchies map[string]*os.File // detached copies of the cgroup's directories
+	hierarchies map[string]*os.File // without trees: detached copies of the cgroup's directories
 }
 
 // spareFlags are the namespaces a spare process has: the ones that are neither
@@ -72,8 +72,8 @@ func (s *Spare) hasTrees(spec *specs.Spec) bool {
 	return s.trees != nil && s.trees.equal(treesOf(spec))
 }
 
-// fork makes the process, and opens the directories of the cgroup for mounts of
-// them in case the trees are not used: they have another name then.
+// fork makes the process. Without trees it opens the directories of the cgroup for
+// the container's mounts of them, by when they have another name.
 func (s *Spare) fork(ctx context.Context, base *os.File) error {
 	var b *builder
 	attr := &spawn.Attr{Flags: spareFlags, Floor: 3}
@@ -108,6 +108,10 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		return err
 	}
 	s.process = process
+	defer s.Close() // who should have to join after all can look for the files
+	if s.trees != nil {
+		return nil
+	}
 	for _, f := range s.TasksFiles() {
 		dir := filepath.Dir(f.Name())
 		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, uint(openTreeFlags(false)))
@@ -117,7 +121,6 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		name := filepath.Base(strings.TrimSuffix(dir, s.Spare.Cgroup().Path()))
 		s.hierarchies[name] = os.NewFile(uintptr(fd), dir)
 	}
-	s.Close() // who should have to join after all can look for the files
 	return nil
 }
 
@@ -194,7 +197,7 @@ func (s *Spare) processFor(c *Container, ns *namespaces, cg *cgroup.Cgroup) *spa
 	if !s.waits() {
 		return nil
 	}
-	if !usesBase(c, ns) || ns.cloneFlags()&^unix.CLONE_NEWNS != spareFlags || c.StartFIFO != "" || unified(cg) {
+	if s.trees != nil && !s.hasTrees(c.Spec) || !usesBase(c, ns) || ns.cloneFlags()&^unix.CLONE_NEWNS != spareFlags || c.StartFIFO != "" || unified(cg) {
 		s.drop()
 		return nil
 	}

@@ -20,8 +20,12 @@ func Spend(f func() error) error {
 }
 
 // Borrow runs f on a thread that is used for other things again if f says that
-// it is as it was, and returns f's error.
+// it is as it was, and returns f's error. Within Unhurried that thread is not in a
+// hurry either.
 func Borrow(f func() (restored bool, err error)) error {
+	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_IDLE {
+		f = idly(f)
+	}
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -50,4 +54,25 @@ func use(f func() (bool, error)) error {
 		runtime.UnlockOSThread()
 	}
 	return err
+}
+
+// Unhurried runs f on a thread that works when nobody else wants the processor.
+// Who forks in f wants the policy of the process for the child.
+func Unhurried(f func()) {
+	_ = Borrow(idly(func() (bool, error) {
+		f()
+		return true, nil
+	}))
+}
+
+// idly is f with the policy SCHED_IDLE, where that can be had.
+func idly(f func() (bool, error)) func() (bool, error) {
+	return func() (bool, error) {
+		own, err := unix.SchedGetAttr(0, 0)
+		if err != nil || unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
+			return f()
+		}
+		restored, err := f()
+		return unix.SchedSetAttr(0, own, 0) == nil && restored, err
+	}
 }

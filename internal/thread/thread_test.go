@@ -66,3 +66,36 @@ func TestBorrow(t *testing.T) {
 		}
 	}
 }
+
+// What a person would lose: a daemon some of whose requests wait for an idle
+// processor, because they are on a thread that did.
+func TestUnhurried(t *testing.T) {
+	policy := func() uint32 {
+		attr, err := unix.SchedGetAttr(0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return attr.Policy
+	}
+	before := policy()
+	for range 50 {
+		Unhurried(func() {
+			if policy() != unix.SCHED_IDLE {
+				t.Error("hurried")
+			}
+			_ = Borrow(func() (bool, error) {
+				if policy() != unix.SCHED_IDLE {
+					t.Error("what is borrowed on the way is hurried")
+				}
+				return true, nil
+			})
+		})
+	}
+	for range 100 {
+		seen := make(chan uint32)
+		go func() { seen <- policy() }()
+		if got := <-seen; got != before {
+			t.Fatalf("a goroutine has policy %d, not %d", got, before)
+		}
+	}
+}
