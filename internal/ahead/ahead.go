@@ -17,14 +17,16 @@ const (
 	Life = 30 * time.Second
 )
 
-// Schedule calls two functions, each in a goroutine of its own. The zero value
-// but for them is ready.
+// Schedule calls two functions, each in a goroutine of its own, and Fill once at a
+// time. The zero value but for them is ready.
 type Schedule struct {
 	Fill   func()        // makes what is missing
 	Expire func()        // gives up all there is; nil keeps it
 	Life   time.Duration // 0 is the package's
 
 	mu      sync.Mutex // guards what follows
+	running bool       // Fill is being called
+	again   bool       // and then once more
 	filling *time.Timer
 	waiting bool // filling is set
 	expiry  *time.Timer
@@ -65,9 +67,20 @@ func (s *Schedule) life() time.Duration {
 
 func (s *Schedule) fill() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.waiting = false
-	s.mu.Unlock()
-	thread.Unhurried(s.Fill) // what is made must not be in the way of the start it is not for
+	if s.running {
+		s.again = true
+		return
+	}
+	s.running = true
+	for again := true; again; again = s.again {
+		s.again = false
+		s.mu.Unlock()
+		thread.Unhurried(s.Fill) // what is made must not be in the way of the start it is not for
+		s.mu.Lock()
+	}
+	s.running = false
 }
 
 // Stop ends the calls for good. One that has begun may still be under way.

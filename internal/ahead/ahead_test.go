@@ -38,3 +38,29 @@ func TestSchedule(t *testing.T) {
 		check("stopped", 2, 1)
 	})
 }
+
+// Who fills counts what is there: two at a time would make too many.
+func TestFillsOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		running, fills := 0, 0
+		s := &Schedule{}
+		s.Fill = func() {
+			running++
+			fills++
+			if running > 1 {
+				t.Error("two fill at a time")
+			}
+			time.Sleep(5 * delay)
+			running--
+		}
+		for range 10 {
+			s.Used()
+			time.Sleep(delay + 1)
+		}
+		time.Sleep(time.Minute)
+		if fills < 3 {
+			t.Errorf("filled %d times", fills)
+		}
+		s.Stop()
+	})
+}
