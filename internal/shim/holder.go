@@ -232,15 +232,36 @@ func (h *Holder) list() []Status {
 	return out
 }
 
-// stop refuses further starts when nothing runs.
+// stop refuses further starts when nothing runs. It returns when what has ended is
+// gone: exits are told before, and their cgroups are nobody else's to remove.
 func (h *Holder) stop() error {
+	for {
+		ended, err := h.refuse()
+		if err != nil || ended == nil {
+			return err
+		}
+		<-ended.gone
+	}
+}
+
+// refuse refuses further starts, unless something runs, which is an error, or
+// something has ended and is not gone yet, which it returns.
+func (h *Holder) refuse() (ended *task, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for k, t := range h.tasks {
-		if !t.over() {
-			return errs.Conflict("%s is running", k)
+		select {
+		case <-t.ended:
+			if !t.over() {
+				ended = t
+			}
+		default:
+			return nil, errs.Conflict("%s is running", k)
 		}
 	}
-	h.closing = true
-	return nil
+	for _, t := range h.leaving {
+		ended = t
+	}
+	h.closing = ended == nil
+	return ended, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/mount"
+	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
 )
 
 // overlay gives a request a root file system of its own, as the engine does.
@@ -131,6 +132,33 @@ func TestOwnMounts(t *testing.T) {
 		c.change(r, spec)
 		if got := ownMounts(r, spec); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// A shim that is told to end when the exit of its last process was told waits for
+// what is still to be done, and leaves nothing.
+func TestShutdownAfterExit(t *testing.T) {
+	s := newTest(t)
+	for i := range 2 * rounds(t) {
+		s.follow()
+		r := s.request("true")
+		s.start(r)
+		s.await(EventExit, r.ID, "")
+		if i%2 == 0 {
+			if err := s.Forget(t.Context(), r.ID, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		if cgroup.New(s.path(r)).Exists() {
+			t.Fatalf("round %d: a cgroup is left", i)
+		}
+		var err error
+		if s.Client, err = Ensure(t.Context(), s.root, s.binary); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
