@@ -23,8 +23,8 @@ func Spend(f func() error) error {
 // it is as it was, and returns f's error. Within Unhurried that thread is not in a
 // hurry either.
 func Borrow(f func() (restored bool, err error)) error {
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_IDLE {
-		f = idly(f)
+	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_BATCH {
+		f = yielding(f)
 	}
 	result := make(chan error, 1)
 	go func() {
@@ -56,20 +56,30 @@ func use(f func() (bool, error)) error {
 	return err
 }
 
-// Unhurried runs f on a thread that works when nobody else wants the processor.
-// Who forks in f wants the policy of the process for the child.
+// Unhurried runs f on a thread that leaves the processor to others who want it,
+// but for a tenth: on a machine that is never idle f has to end, too, as somebody
+// may wait for that. Who forks in f wants the policy of the process for the child.
 func Unhurried(f func()) {
-	_ = Borrow(idly(func() (bool, error) {
+	_ = Borrow(yielding(func() (bool, error) {
 		f()
 		return true, nil
 	}))
 }
 
-// idly is f with the policy SCHED_IDLE, where that can be had.
-func idly(f func() (bool, error)) func() (bool, error) {
+// yields is how much nicer an unhurried thread is; the kernel gives it about a
+// tenth of what it gives others.
+const yields = 10
+
+// yielding is f as SCHED_BATCH and nice, where that can be had.
+func yielding(f func() (bool, error)) func() (bool, error) {
 	return func() (bool, error) {
 		own, err := unix.SchedGetAttr(0, 0)
-		if err != nil || unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
+		if err != nil || own.Policy != unix.SCHED_NORMAL {
+			return f()
+		}
+		nice := *own
+		nice.Policy, nice.Nice = unix.SCHED_BATCH, min(own.Nice+yields, 19)
+		if unix.SchedSetAttr(0, &nice, 0) != nil {
 			return f()
 		}
 		restored, err := f()
