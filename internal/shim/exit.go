@@ -2,6 +2,7 @@ package shim
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,16 +85,19 @@ func (t *task) recordExit() {
 func (t *task) cleanUp() {
 	t.detachAll()
 	t.release()
-	t.mnt.Close()
 	t.deleteExternal()
 	if cg := t.cgroup(); t.exec == "" && cg != nil {
 		if err := cg.Delete(); err != nil {
 			t.h.log.Error("cannot remove a cgroup", "process", t.key.String(), "error", err)
 		}
 	}
+	t.mnt.Close()
 	t.h.mu.Lock()
 	if t.h.leaving[t.key] == t {
 		delete(t.h.leaving, t.key)
+		if t.exec == "" {
+			os.RemoveAll(t.h.dir(t.id))
+		}
 	}
 	t.h.mu.Unlock()
 	close(t.gone)

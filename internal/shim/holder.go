@@ -191,7 +191,8 @@ func (h *Holder) connectPending(t *task) {
 }
 
 // forget drops what is known of a process that has ended. A container takes the
-// ended processes executed in it along.
+// ended processes executed in it along. As long as it has a cgroup its state stays:
+// by that the io after one that is killed now finds it.
 func (h *Holder) forget(k key) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,6 +214,9 @@ func (h *Holder) forget(k key) error {
 		if other.id == k.id && !e.status().Running {
 			delete(h.tasks, other)
 		}
+	}
+	if !t.over() {
+		return nil
 	}
 	if err := os.RemoveAll(h.dir(k.id)); err != nil {
 		return fmt.Errorf("cannot forget %s: %w", k, err)

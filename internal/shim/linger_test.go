@@ -162,3 +162,31 @@ func TestShutdownAfterExit(t *testing.T) {
 		}
 	}
 }
+
+// An io that is killed when an exit was told, and forgotten, but its cgroup not yet
+// removed, leaves that to the next.
+func TestIOKilledAfterExit(t *testing.T) {
+	s := newTest(t)
+	for range 3 * rounds(t) {
+		s.follow()
+		r := s.request("true")
+		s.start(r)
+		s.await(EventExit, r.ID, "")
+		if err := s.Forget(t.Context(), r.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		s.kill(func(i Info) int { return i.Pid })
+		if _, err := s.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if cgroup.New(s.path(r)).Exists() {
+			t.Fatal("a cgroup is left")
+		}
+		if err := s.Forget(t.Context(), r.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(s.root, "containers", r.ID)); !os.IsNotExist(err) {
+			t.Fatalf("the state is left: %v", err)
+		}
+	}
+}
