@@ -104,10 +104,5 @@ func (a *app) runAhead(ctx context.Context, cmd *cobra.Command, f *runFlags, spe
 			return runError(cmd, err)
 		}
 	}
-	end.started()
-	signals.begun()
-	if cfg.Tty {
-		a.followSize(ctx, "/containers/"+id)
-	}
-	return finish(cfg, streamed, end, cancel)
+	return a.seeOut(ctx, cfg, id, streamed, end, signals, cancel)
 }

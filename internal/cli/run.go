@@ -152,6 +152,11 @@ func (a *app) runAttached(ctx context.Context, cmd *cobra.Command, f *runFlags, 
 		}
 		return runError(cmd, err)
 	}
+	return a.seeOut(ctx, cfg, id, streamed, end, signals, cancel)
+}
+
+// seeOut is the rest of a run, once the container runs and we are attached to it.
+func (a *app) seeOut(ctx context.Context, cfg *container.Config, id string, streamed <-chan error, end *waiting, signals *signalProxy, cancel func()) error {
 	end.started()
 	signals.begun()
 	if cfg.Tty {

@@ -88,21 +88,10 @@ func attach(t *testing.T, m *container.Manager, id string, told func()) string {
 // attachThen is attach, with a call when the client is attached.
 func attachThen(t *testing.T, m *container.Manager, id string, told, attached func()) string {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socket")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
+	ends := socketPair(t)
 	client := ends[0]
 	defer client.Close()
-	err = m.Attach(t.Context(), id, container.AttachOptions{Stream: true, Stdout: true}, func(bool) (net.Conn, []byte, error) {
+	err := m.Attach(t.Context(), id, container.AttachOptions{Stream: true, Stdout: true}, func(bool) (net.Conn, []byte, error) {
 		told()
 		return ends[1], nil, nil
 	})
@@ -219,4 +208,21 @@ func TestAttachToWhatEnds(t *testing.T) {
 		}
 		<-ended
 	})
+}
+
+// socketPair is a connection: the client's end and the engine's.
+func socketPair(t *testing.T) (ends [2]net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socket")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	return ends
 }

@@ -3,7 +3,6 @@ package container_test
 import (
 	"io"
 	"net"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/container"
 )
@@ -20,18 +18,7 @@ import (
 // end of the stream, and the error of Run. told is called before the start.
 func runs(t *testing.T, m *container.Manager, o *container.CreateOptions, told func(id string)) (id, out string, err error) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socket")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
+	ends := socketPair(t)
 	defer ends[0].Close()
 	read := make(chan string, 1)
 	go func() {

@@ -56,15 +56,22 @@ func (s *shimTest) mountNamespaces() (n int) {
 	return n
 }
 
-// The mounts of a container are taken apart after its exit was told, and then
-// nothing holds them.
-func TestLinger(t *testing.T) {
-	s := newTest(t)
+// newLingerTest is a shim that has run a container, and how many mount namespaces
+// it holds since.
+func newLingerTest(t *testing.T) (s *shimTest, before int) {
+	t.Helper()
+	s = newTest(t)
 	s.follow()
 	first := s.request("true")
 	s.start(first)
 	s.await(EventExit, first.ID, "")
-	before := s.mountNamespaces()
+	return s, s.mountNamespaces()
+}
+
+// The mounts of a container are taken apart after its exit was told, and then
+// nothing holds them.
+func TestLinger(t *testing.T) {
+	s, before := newLingerTest(t)
 	r := s.request("")
 	r.Spec = mustJSON(capable(s.spec("sleep", "1000"), "CAP_KILL"))
 	s.overlay(r)
@@ -85,12 +92,7 @@ func TestLinger(t *testing.T) {
 
 // Of a container with something of the host's in it nothing is held.
 func TestNoLinger(t *testing.T) {
-	s := newTest(t)
-	s.follow()
-	first := s.request("true")
-	s.start(first)
-	s.await(EventExit, first.ID, "")
-	before := s.mountNamespaces()
+	s, before := newLingerTest(t)
 	r := s.request("")
 	s.overlay(r)
 	spec := capable(s.spec("sleep", "1000"), "CAP_KILL")

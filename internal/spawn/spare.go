@@ -62,27 +62,28 @@ func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spar
 	// A page that is there already costs the start less.
 	_ = unix.Madvise(unsafe.Slice((*byte)(mem), spareTold), unix.MADV_POPULATE_WRITE)
 	s := &Spare{mem: chunk{block: block{uintptr(mem), spareMem}, shared: true}, ours: -1}
+	defer func() {
+		if err != nil {
+			s.unmap()
+		}
+	}()
 	p := &Program{mem: arena{blocks: []chunk{s.mem}}, base: spareBase}
 	defer p.release()
 	if err := build(p); err != nil {
-		s.unmap()
 		return nil, err
 	}
 	s.flags = a.Flags
 	awaitProgram(p)
 	if len(a.Keep) > 0 && slices.Max(a.Keep) >= SpareKept {
-		s.unmap()
 		return nil, fmt.Errorf("cannot make a spare process with descriptor %d", slices.Max(a.Keep))
 	}
 	if err := p.fits(); err != nil {
-		s.unmap()
 		return nil, err
 	}
 	p.link()
 	first := *a
 	first.Floor = spareSock
 	if s.child, s.ours, err = p.begin(&first); err != nil {
-		s.unmap()
 		return nil, err
 	}
 	// Later children have no business with what this one is told.
@@ -95,7 +96,6 @@ func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spar
 		s.child.kill(s.ours)
 		err = p.bury(s.child, err)
 		unix.Close(s.ours)
-		s.unmap()
 		return nil, err
 	}
 	return s, nil
@@ -157,28 +157,10 @@ func (s *Spare) unmap() { _ = unix.MunmapPtr(pointer(s.mem.addr), s.mem.size) }
 
 // startIn is Start in a spare.
 func (p *Program) startIn(ctx context.Context, s *Spare, a *Attr) (*Child, error) {
-	if s.ours < 0 || a.Flags != s.flags || a.Cgroup != nil || a.Floor > SpareKept || p.detaches || p.forget != 0 {
-		s.Discard()
-		return nil, ErrNoSpare
-	}
 	keep := slices.Clone(a.Keep)
 	slices.Sort(keep)
 	keep = slices.Compact(keep)
-	if n := len(keep); n > maxPassed || n > 0 && keep[n-1] >= SpareKept {
-		s.Discard()
-		return nil, ErrNoSpare
-	}
-	pg := s.child.page
-	w := (*work)(pointer(s.todo))
-	w.receive = p.renumber(keep)
-	w.receive.page = pg
-	w.rest = code{steps: p.image(), n: len(p.steps), page: pg, sock: w.main.sock}
-	if p.fits() != nil {
-		s.Discard()
-		return nil, ErrNoSpare
-	}
-	pg.regs = [maxRegs]int64{}
-	if err := s.wake(keep); err != nil {
+	if !p.runsIn(s, a, keep) || p.tell(s, keep) != nil || s.wake(keep) != nil {
 		s.Discard()
 		return nil, ErrNoSpare
 	}
@@ -188,6 +170,23 @@ func (p *Program) startIn(ctx context.Context, s *Spare, a *Attr) (*Child, error
 	child, err := p.see(ctx, c, a, ours)
 	s.unmap()
 	return child, err
+}
+
+// runsIn says whether a spare can run the program, with these descriptors.
+func (p *Program) runsIn(s *Spare, a *Attr, keep []int) bool {
+	return s.ours >= 0 && a.Flags == s.flags && a.Cgroup == nil && a.Floor <= SpareKept && !p.detaches && p.forget == 0 &&
+		len(keep) <= maxPassed && (len(keep) == 0 || keep[len(keep)-1] < SpareKept)
+}
+
+// tell puts the program where the spare finds it when it wakes.
+func (p *Program) tell(s *Spare, keep []int) error {
+	pg := s.child.page
+	w := (*work)(pointer(s.todo))
+	w.receive = p.renumber(keep)
+	w.receive.page = pg
+	w.rest = code{steps: p.image(), n: len(p.steps), page: pg, sock: w.main.sock}
+	pg.regs = [maxRegs]int64{}
+	return p.fits()
 }
 
 // wake sends a spare the descriptors of its second program, and with them word

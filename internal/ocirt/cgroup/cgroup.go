@@ -66,7 +66,7 @@ func Load(p string) (*Cgroup, error) {
 	if h := c.lay.unified(); h != nil && c.lay.mode == Hybrid {
 		c.needUnified = exists(filepath.Join(h.mount, c.path))
 	}
-	if !slices.ContainsFunc(c.dirs(), exists) {
+	if !c.Exists() {
 		return nil, errs.NotFound("no such cgroup: %s", c.path)
 	}
 	return c, nil
@@ -83,7 +83,7 @@ func (c *Cgroup) Plan(res *specs.LinuxResources) {
 
 // Exists reports whether there is a directory of the cgroup in any hierarchy.
 func (c *Cgroup) Exists() bool {
-	return slices.ContainsFunc(c.dirs(), func(dir string) bool { return unix.Access(dir, unix.F_OK) == nil })
+	return slices.ContainsFunc(c.dirs(), exists)
 }
 
 // used lists the hierarchies in which the cgroup has a directory.
