@@ -209,10 +209,34 @@ func (e *Engine) Close(ctx context.Context) error {
 func (e *Engine) Purge(ctx context.Context) error {
 	var failed []error
 	if c, err := e.Shim(ctx); err == nil {
-		failed = append(failed, c.Shutdown(ctx))
+		failed = append(failed, e.shutdown(ctx, c))
 		c.Close()
 	}
 	return errors.Join(append(failed, e.purgeNetwork(ctx), e.purgeCgroups(), e.unmount())...)
+}
+
+// shutdown ends the shim. One that does not end has to say what it is doing, and is
+// gone then.
+func (e *Engine) shutdown(ctx context.Context, c *shim.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	now, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if err = c.Shutdown(ctx); err == nil || ctx.Err() == nil {
+		return err
+	}
+	_ = syscall.Kill(now.Pid, syscall.SIGQUIT)
+	for range 200 {
+		if syscall.Kill(now.Pid, 0) != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_ = syscall.Kill(now.NetPid, syscall.SIGKILL)
+	said, _ := os.ReadFile(filepath.Join(e.exec, "shim.log"))
+	return fmt.Errorf("the shim does not end: %w; it says:\n%s", err, tail(string(said), 400))
 }
 
 func (e *Engine) purgeNetwork(ctx context.Context) error {

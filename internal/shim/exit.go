@@ -92,14 +92,20 @@ func (t *task) cleanUp() {
 		}
 	}
 	t.mnt.Close()
-	t.h.mu.Lock()
-	if t.h.leaving[t.key] == t {
-		delete(t.h.leaving, t.key)
+	t.h.left(t)
+}
+
+// left notes that nothing is left of a process, in one step with what forget looks
+// at: a process that was gone already is not leaving any more.
+func (h *Holder) left(t *task) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.leaving[t.key] == t {
+		delete(h.leaving, t.key)
 		if t.exec == "" {
-			os.RemoveAll(t.h.dir(t.id))
+			os.RemoveAll(h.dir(t.id))
 		}
 	}
-	t.h.mu.Unlock()
 	close(t.gone)
 }
 
