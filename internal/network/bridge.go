@@ -63,6 +63,7 @@ func (m *Manager) ensureBridge() error {
 		err = unix.ENODEV
 	}
 	if errors.Is(err, unix.ENODEV) {
+		defer lockHost()()
 		if err := m.settle(); err != nil {
 			return err
 		}

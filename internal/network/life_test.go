@@ -337,6 +337,32 @@ func TestListAndInspect(t *testing.T) {
 	}
 }
 
+// Engines that make their bridges at the same moment have different subnets.
+func TestSubnetsAtOnce(t *testing.T) {
+	outside(t)
+	for range 4 {
+		var hosts []*host
+		for _, name := range []string{"gsa", "gsb", "gsc"} {
+			hosts = append(hosts, newHost(t, Options{Instance: name}))
+		}
+		got := make([]*ctr, len(hosts))
+		var all sync.WaitGroup
+		for i, h := range hosts {
+			all.Go(func() { got[i] = h.run(t, "one") })
+		}
+		all.Wait()
+		if a, b, c := got[0].ip, got[1].ip, got[2].ip; a == b || b == c || c == a {
+			t.Errorf("at once they got %s, %s and %s", a, b, c)
+		}
+		for i, h := range hosts {
+			h.remove(t, got[i])
+			if err := h.Purge(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestSubnets(t *testing.T) {
 	out := outside(t)
 	_ = out
