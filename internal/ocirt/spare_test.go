@@ -73,6 +73,15 @@ func TestSpareProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, false},
+		"part of a cgroup is there": {func(c *Container, _ *Spare) {
+			dir := cgroup.New("/" + c.ID).Dir("pids")
+			if dir == "" {
+				t.Skip("no controller named pids")
+			}
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ct := newContainer(t, "true")

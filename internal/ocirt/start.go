@@ -79,7 +79,14 @@ func (p *Prepared) Start(ctx context.Context) (*Process, error) {
 	var process *Process
 	if err == nil {
 		process, err = start(ctx, p.c, &cg, root.file)
-		if errors.Is(err, spawn.ErrNoSpare) {
+		switch {
+		case errors.Is(err, cgroup.ErrInTheWay): // after the spare's process took the root
+			root.file.Close()
+			if root.file, err = openRoot(p.c); err != nil {
+				break
+			}
+			fallthrough
+		case errors.Is(err, spawn.ErrNoSpare):
 			cg.spare.drop()
 			process, err = start(ctx, p.c, &cg, root.file)
 		}
@@ -107,7 +114,9 @@ func (p *Prepared) Drop() {
 func (m madeCgroup) drop() {
 	m.spare.drop()
 	if m.err == nil && m.made {
-		_ = m.Delete()
+		if m.late == nil { // else what may be there is another's
+			_ = m.Delete()
+		}
 		_ = m.spare.cgroup().Discard() // what has not become m
 	}
 }
@@ -156,16 +165,20 @@ func containerCgroup(c *Container) madeCgroup {
 		}
 		return m.CreateFrom(m.spare.cgroup(), res)
 	}
-	if !m.spare.waits() || m.Exists() {
+	if !m.spare.waits() {
 		m.err = m.make()
 	}
 	return m
 }
 
 // make makes the cgroup unless it is made.
-func (m *madeCgroup) make() (err error) {
-	if m.late != nil {
-		err, m.late = m.late(), nil
+func (m *madeCgroup) make() error {
+	if m.late == nil {
+		return nil
+	}
+	err := m.late()
+	if err == nil {
+		m.late = nil
 	}
 	return err
 }

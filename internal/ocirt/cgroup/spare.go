@@ -95,9 +95,13 @@ func (c *Cgroup) parentCpuset() string {
 	return cpus + mems
 }
 
+// ErrInTheWay is why a spare with a process in it that stays cannot become a cgroup:
+// there is such a one already. The spare is as it was.
+var ErrInTheWay = errors.New("there is such a cgroup already")
+
 // become renames the spare and lists the directories it has now. When that cannot
 // be done, because there is such a cgroup already, it discards the spare, and
-// there are none. With a process in it that stays it is an error.
+// there are none. With a process in it that stays it is ErrInTheWay.
 func (s *Spare) become(p string) (dirs []string, err error) {
 	if s == nil {
 		return nil, nil
@@ -106,7 +110,10 @@ func (s *Spare) become(p string) (dirs []string, err error) {
 		dir := filepath.Join(h.mount, p)
 		if err := unix.Rename(filepath.Join(h.mount, s.cg.path), dir); err != nil {
 			if !s.evict() {
-				return nil, &fs.PathError{Op: "rename", Path: dir, Err: err}
+				for _, d := range dirs {
+					_ = unix.Rename(d, strings.TrimSuffix(d, p)+s.cg.path)
+				}
+				return nil, fmt.Errorf("%w: %w", ErrInTheWay, &fs.PathError{Op: "rename", Path: dir, Err: err})
 			}
 			for _, d := range dirs {
 				_ = unix.Rmdir(d)
