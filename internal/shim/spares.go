@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-containers/gantry/internal/ahead"
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/cgroup"
+	"github.com/gantry-containers/gantry/internal/spawn"
 )
 
 // spareCgroups is how many are kept while containers are being started.
@@ -174,6 +175,7 @@ func (p *spares) clear() {
 	p.list, p.want = nil, wanted{}
 	p.mu.Unlock()
 	p.drop(list)
+	spawn.DropSpareMemory()
 	os.Remove(p.note())
 	p.noted = ""
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,13 +56,11 @@ const (
 // descriptors but those from SpareKept on. The caller owns it, is its parent, and
 // must not wait for "any child" before Discard or Start.
 func NewSpare(ctx context.Context, a *Attr, build func(*Program) error) (_ *Spare, err error) {
-	mem, err := unix.MmapPtr(-1, 0, nil, spareMem, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	mem, err := newSpareMem()
 	if err != nil {
 		return nil, fmt.Errorf("cannot map memory for a spare process: %w", err)
 	}
-	// A page that is there already costs the start less.
-	_ = unix.Madvise(unsafe.Slice((*byte)(mem), spareTold), unix.MADV_POPULATE_WRITE)
-	s := &Spare{mem: chunk{block: block{uintptr(mem), spareMem}, shared: true}, ours: -1}
+	s := &Spare{mem: chunk{block: mem, shared: true}, ours: -1}
 	defer func() {
 		if err != nil {
 			s.unmap()
@@ -167,8 +166,13 @@ func (p *Program) startIn(ctx context.Context, s *Spare, a *Attr) (*Child, error
 	c, ours := s.child, s.ours
 	s.ours = -1
 	defer unix.Close(ours)
+	mem := p.mem.blocks[0]
 	child, err := p.see(ctx, c, a, ours)
-	s.unmap()
+	if err == nil {
+		mem.reuse() // the child has executed something, and has it no more
+	} else {
+		s.unmap()
+	}
 	return child, err
 }
 
@@ -223,6 +227,58 @@ func (p *Program) renumber(fds []int) code {
 	c := code{steps: q.image(), n: len(q.steps), base: preludeBase}
 	p.mem = q.mem
 	return c
+}
+
+// spareMems are memories of spares that were started, for the next ones: their
+// pages are there already.
+var spareMems struct {
+	sync.Mutex
+	idle []block // zero
+}
+
+const maxSpareMems = 2
+
+// newSpareMem returns zero memory that a child forked from now on shares.
+func newSpareMem() (block, error) {
+	spareMems.Lock()
+	defer spareMems.Unlock()
+	if last := len(spareMems.idle) - 1; last >= 0 {
+		b := spareMems.idle[last]
+		spareMems.idle = spareMems.idle[:last]
+		b.advise(unix.MADV_DOFORK)
+		return b, nil
+	}
+	mem, err := unix.MmapPtr(-1, 0, nil, spareMem, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return block{}, err
+	}
+	// A page that is there already costs the start less.
+	_ = unix.Madvise(unsafe.Slice((*byte)(mem), spareTold), unix.MADV_POPULATE_WRITE)
+	return block{uintptr(mem), spareMem}, nil
+}
+
+// reuse gives memory back that no child has any more.
+func (c chunk) reuse() {
+	spareMems.Lock()
+	defer spareMems.Unlock()
+	if len(spareMems.idle) == maxSpareMems {
+		_ = unix.MunmapPtr(pointer(c.addr), c.size)
+		return
+	}
+	// What one container was told is not for the process of the next.
+	clear(unsafe.Slice((*byte)(pointer(c.addr)), c.told))
+	clear(unsafe.Slice((*byte)(pointer(c.addr+c.size-c.blank)), c.blank))
+	spareMems.idle = append(spareMems.idle, c.block)
+}
+
+// DropSpareMemory gives memory up that was kept for further spares.
+func DropSpareMemory() {
+	spareMems.Lock()
+	defer spareMems.Unlock()
+	for _, b := range spareMems.idle {
+		_ = unix.MunmapPtr(pointer(b.addr), b.size)
+	}
+	spareMems.idle = nil
 }
 
 // newFDMessages lays out what n descriptors are received in.

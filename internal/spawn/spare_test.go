@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,6 +118,50 @@ func TestSpareFails(t *testing.T) {
 	}
 	if alive(s.Pid()) {
 		t.Error("the child is still there")
+	}
+}
+
+// The memory of a spare that was started is the next one's, and nothing of what was
+// in it.
+func TestSpareReusesMemory(t *testing.T) {
+	DropSpareMemory()
+	var first uintptr
+	for round := range 3 {
+		s := spare(t, 0)
+		if round == 0 {
+			first = s.mem.addr
+		} else if s.mem.addr != first {
+			t.Errorf("round %d has other memory", round)
+		}
+		p := s.In()
+		secret := p.Str(strings.Repeat("secret", 1000))
+		own := p.Space(6000)
+		p.Sys(unix.SYS_GETRANDOM, own, Int(6000), Int(0))
+		execve(p, "exit 3")
+		c := start(t, p, &Attr{})
+		if got := wait(t, c); got != 3 {
+			t.Fatalf("exit status %d, want 3", got)
+		}
+		if len(spareMems.idle) != 1 {
+			t.Fatalf("%d memories are kept", len(spareMems.idle))
+		}
+		for _, a := range []Arg{secret, own} {
+			if seen := unsafe.Slice((*byte)(pointer(a.v)), 6000); !bytes.Equal(seen, make([]byte, 6000)) {
+				t.Error("something of the program is left in the memory")
+			}
+		}
+	}
+	s := spare(t, 0)
+	p := s.In()
+	p.Doing("open", "the door")
+	p.Sys(unix.SYS_OPENAT, Int(unix.AT_FDCWD), p.Str("/nowhere"), Int(0))
+	if _, err := p.Start(context.Background(), &Attr{}); err == nil || len(spareMems.idle) != 0 {
+		t.Errorf("after a failure (%v) %d memories are kept", err, len(spareMems.idle))
+	}
+	spare(t, 0).Discard()
+	DropSpareMemory()
+	if n := len(spareMems.idle); n != 0 {
+		t.Errorf("%d memories are kept", n)
 	}
 }
 
