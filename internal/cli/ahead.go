@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/moby/moby/api/types/common"
@@ -38,7 +37,7 @@ func aheadOf(cfg *container.Config, keys string) *ahead {
 
 // create sends the request r, which creates a container.
 func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request) (created container.CreateResponse, err error) {
-	r.Header = http.Header{"Gantry-Run": {h.params.Encode()}}
+	r.Header = client.Header{"Gantry-Run": {h.params.Encode()}}
 	if !h.params.Has("detach") {
 		r.Upgrade = "gantry-run"
 	}
@@ -70,7 +69,7 @@ func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request)
 			return client.Lost(err)
 		}
 		if failure.Message != "" {
-			return &client.Error{Status: http.StatusInternalServerError, Message: failure.Message}
+			return &client.Error{Status: client.StatusInternalServerError, Message: failure.Message}
 		}
 		return nil
 	}

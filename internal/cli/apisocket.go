@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"path"
@@ -89,7 +88,7 @@ func (a *app) putLogins(ctx context.Context, id string, logins []byte) error {
 	}
 	if err == nil {
 		q := url.Values{"path": {"/"}, "noOverwriteDirNonDir": {"true"}}
-		err = a.json(ctx, &client.Request{Method: http.MethodPut, Path: containerPath(id, "archive"), Query: q, Stream: &archive, ContentType: "application/x-tar"}, nil)
+		err = a.json(ctx, &client.Request{Method: client.MethodPut, Path: containerPath(id, "archive"), Query: q, Stream: &archive, ContentType: "application/x-tar"}, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("injecting docker config.json into container failed: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
 	"net/url"
 
 	"github.com/moby/moby/api/types/container"
@@ -106,7 +105,7 @@ func (a *app) attach(ctx context.Context, id string, cfg *container.Config, keys
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/attach", Query: attachQuery(cfg, keys), Meanwhile: meanwhile})
+	s, err := c.Hijack(ctx, &client.Request{Method: client.MethodPost, Path: "/containers/" + id + "/attach", Query: attachQuery(cfg, keys), Meanwhile: meanwhile})
 	if err != nil {
 		return nil, err
 	}

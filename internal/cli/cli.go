@@ -71,6 +71,9 @@ func (a *app) run(ctx context.Context, args []string) error {
 			return unknownCommand(rest[0])
 		}
 	}
+	if err := a.becomeTLS(args); err != nil {
+		return err
+	}
 	root := a.root(rest)
 	root.SetArgs(rest)
 	return root.ExecuteContext(ctx)
@@ -82,13 +85,13 @@ func (a *app) client() (*client.Client, error) {
 		return a.engine, nil
 	}
 	host, isDefault := a.global.host()
-	tlsConfig, err := a.global.tlsConfig()
+	secure, err := a.global.secure()
 	if err != nil {
 		return nil, err
 	}
 	opts := client.Options{
 		Host:    host,
-		TLS:     tlsConfig,
+		Secure:  secure,
 		Version: os.Getenv("DOCKER_API_VERSION"),
 		Headers: a.config().HTTPHeaders,
 		Agent:   "Gantry-Client/" + Version,

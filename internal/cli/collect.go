@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -58,7 +57,7 @@ itself when it is started with --image-gc-high.`,
 				}
 			}
 			var raw json.RawMessage
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/system/collect", Query: q}, &raw); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodPost, Path: "/system/collect", Query: q}, &raw); err != nil {
 				return err
 			}
 			var c collection

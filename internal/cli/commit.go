@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/moby/moby/api/types/common"
@@ -49,7 +48,7 @@ func (a *app) commitCommand() *cobra.Command {
 				q.Set("pause", "0")
 			}
 			var resp common.IDResponse
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/commit", Query: q, JSON: struct{}{}}, &resp); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodPost, Path: "/commit", Query: q, JSON: struct{}{}}, &resp); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, resp.ID)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellC
 
 func (a *app) complete(path string, q url.Values, out any) bool {
 	a.global.noStart = true
-	return a.json(completionContext(), &client.Request{Method: http.MethodGet, Path: path, Query: q}, out) == nil
+	return a.json(completionContext(), &client.Request{Method: client.MethodGet, Path: path, Query: q}, out) == nil
 }
 
 func (a *app) completeContainers(fits func(state string) bool) completion {

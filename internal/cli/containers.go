@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -28,7 +27,7 @@ func (a *app) post(ctx context.Context, name, action string, q url.Values) error
 	if strings.Trim(name, "/ ") == "" {
 		return errors.New("invalid container name or ID: value is empty")
 	}
-	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: containerPath(name, action), Query: q}, nil)
+	return a.json(ctx, &client.Request{Method: client.MethodPost, Path: containerPath(name, action), Query: q}, nil)
 }
 
 // inspectContainer reads what attach, logs, start and port need to know.
@@ -37,7 +36,7 @@ func (a *app) inspectContainer(ctx context.Context, name string) (*container.Ins
 		return nil, errors.New("invalid container name or ID: value is empty")
 	}
 	var c container.InspectResponse
-	err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: containerPath(name, "json")}, &c)
+	err := a.json(ctx, &client.Request{Method: client.MethodGet, Path: containerPath(name, "json")}, &c)
 	if err == nil && c.Config == nil {
 		c.Config = &container.Config{}
 	}

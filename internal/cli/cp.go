@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path"
@@ -103,7 +102,7 @@ func (a *app) copyFrom(ctx context.Context, f *cpFlags, name, src, dst string) e
 		}
 	}
 	q := url.Values{"path": {source}}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodGet, Path: containerPath(name, "archive"), Query: q})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodGet, Path: containerPath(name, "archive"), Query: q})
 	if err != nil {
 		return err
 	}
@@ -186,7 +185,7 @@ func (a *app) copyTo(ctx context.Context, f *cpFlags, src, name, dst string) err
 	if f.archive {
 		q.Set("copyUIDGID", "true")
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodPut, Path: containerPath(name, "archive"), Query: q, Stream: counted, ContentType: "application/x-tar"})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodPut, Path: containerPath(name, "archive"), Query: q, Stream: counted, ContentType: "application/x-tar"})
 	if err != nil {
 		return err
 	}
@@ -210,7 +209,7 @@ func (a *app) statPath(ctx context.Context, name, p string) (container.PathStat,
 	if err != nil {
 		return container.PathStat{}, err
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodHead, Path: containerPath(name, "archive"), Query: url.Values{"path": {p}}})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodHead, Path: containerPath(name, "archive"), Query: url.Values{"path": {p}}})
 	if err != nil {
 		return container.PathStat{}, err
 	}
@@ -218,7 +217,7 @@ func (a *app) statPath(ctx context.Context, name, p string) (container.PathStat,
 	return readStat(resp.Header)
 }
 
-func readStat(h http.Header) (st container.PathStat, err error) {
+func readStat(h client.Header) (st container.PathStat, err error) {
 	text, err := base64.StdEncoding.DecodeString(h.Get("X-Docker-Container-Path-Stat"))
 	if err == nil {
 		err = json.Unmarshal(text, &st)

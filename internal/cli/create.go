@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 
@@ -153,7 +152,7 @@ func (a *app) postCreate(ctx context.Context, f *createFlags, spec *runflags.Con
 		return resp, err
 	}
 	r := &client.Request{
-		Method: http.MethodPost,
+		Method: client.MethodPost,
 		Path:   "/containers/create",
 		Query:  q,
 		Meanwhile: func() {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ func (a *app) dfCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var du diskUsage
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/system/df"}, &du); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/system/df"}, &du); err != nil {
 				return err
 			}
 			if verbose {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -22,7 +21,7 @@ func (a *app) diffCommand() *cobra.Command {
 				return errors.New("container name cannot be empty")
 			}
 			var changes []container.FilesystemChange
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: containerPath(args[0], "changes")}, &changes); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: containerPath(args[0], "changes")}, &changes); err != nil {
 				return err
 			}
 			w := bufio.NewWriter(a.out)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -81,7 +80,7 @@ func (a *app) events(cmd *cobra.Command, q url.Values, tmpl *template.Template) 
 	if err != nil {
 		return err
 	}
-	resp, err := c.Do(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/events", Query: q})
+	resp, err := c.Do(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/events", Query: q})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
 
 	"github.com/moby/moby/api/types/common"
@@ -65,7 +64,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, name string, command []str
 	}
 	var created common.IDResponse
 	err = c.JSON(ctx, &client.Request{
-		Method: http.MethodPost, Path: containerPath(name, "exec"), JSON: req,
+		Method: client.MethodPost, Path: containerPath(name, "exec"), JSON: req,
 		Meanwhile: func() { c.Prepare(ctx, 1) }, // for the exit code
 	}, &created)
 	if err != nil {
@@ -74,9 +73,9 @@ func (a *app) exec(ctx context.Context, f *execFlags, name string, command []str
 	start := container.ExecStartRequest{Detach: f.detach, Tty: f.tty, ConsoleSize: req.ConsoleSize}
 	path := "/exec/" + created.ID
 	if f.detach {
-		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: path + "/start", JSON: start}, nil)
+		return a.json(ctx, &client.Request{Method: client.MethodPost, Path: path + "/start", JSON: start}, nil)
 	}
-	s, err := c.Hijack(ctx, &client.Request{Method: http.MethodPost, Path: path + "/start", JSON: start})
+	s, err := c.Hijack(ctx, &client.Request{Method: client.MethodPost, Path: path + "/start", JSON: start})
 	if err != nil {
 		return runStatus(err)
 	}
@@ -126,7 +125,7 @@ func (a *app) execRequest(f *execFlags, command []string) (*container.ExecCreate
 func (a *app) execStatus(ctx context.Context, path string) error {
 	var r container.ExecInspectResponse
 	err := patiently(ctx, func() error {
-		return a.json(ctx, &client.Request{Method: http.MethodGet, Path: path + "/json"}, &r)
+		return a.json(ctx, &client.Request{Method: client.MethodGet, Path: path + "/json"}, &r)
 	})
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -93,7 +92,8 @@ func (g *globals) host() (host string, isDefault bool) {
 	return DefaultHost, true
 }
 
-func (g *globals) tlsConfig() (*tls.Config, error) {
+// secure is what makes a connection one of TLS; nil where none is asked for.
+func (g *globals) secure() (client.Secure, error) {
 	if !g.useTLS && !g.verify {
 		return nil, nil
 	}
@@ -101,5 +101,5 @@ func (g *globals) tlsConfig() (*tls.Config, error) {
 	if g.caFile == "" { // only the environment asked for it
 		files.addTo(pflag.NewFlagSet("", pflag.ContinueOnError))
 	}
-	return client.LoadTLS(files.caFile, files.cert, files.keyFile, g.verify, true)
+	return LoadTLS(files.caFile, files.cert, files.keyFile, g.verify, true)
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -28,7 +27,7 @@ func (a *app) historyCommand() *cobra.Command {
 				return err
 			}
 			var items []image.HistoryResponseItem
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: imagePath(args[0], "history"), Query: q}, &items); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: imagePath(args[0], "history"), Query: q}, &items); err != nil {
 				return err
 			}
 			rows := make([]*historyRow, len(items))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -69,7 +68,7 @@ func (a *app) imageDiffCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"from": {args[0]}, "to": {args[1]}}
 			var raw json.RawMessage
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/images/diff", Query: q}, &raw); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/images/diff", Query: q}, &raw); err != nil {
 				return err
 			}
 			var d imageDiff

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -64,7 +63,7 @@ func (a *app) listImages(cmd *cobra.Command, f *imagesFlags) (list []image.Summa
 	if f.tree {
 		q.Set("manifests", "1")
 	}
-	err = a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/images/json", Query: f.filter.query(q)}, &list)
+	err = a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/images/json", Query: f.filter.query(q)}, &list)
 	return list, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -43,7 +42,7 @@ func (a *app) info(ctx context.Context, text string) error {
 		Plugins:       a.describePlugins(),
 	}}
 	var server system.Info
-	err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: "/info"}, &server)
+	err := a.json(ctx, &client.Request{Method: client.MethodGet, Path: "/info"}, &server)
 	if err == nil {
 		i.Info = &server
 	} else {

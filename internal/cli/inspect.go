@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"text/template"
@@ -183,7 +182,7 @@ func (a *app) lookUp(ctx context.Context, ref string, q url.Values, kinds []kind
 		if len(kinds) > 1 && k.name != "container" {
 			query = nil // --size is about containers
 		}
-		err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: k.path(ref), Query: query}, &raw)
+		err := a.json(ctx, &client.Request{Method: client.MethodGet, Path: k.path(ref), Query: query}, &raw)
 		if err == nil {
 			return raw, k, nil
 		}

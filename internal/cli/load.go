@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -56,7 +55,7 @@ func (a *app) upload(cmd *cobra.Command, path string, q url.Values, in io.Reader
 	if err != nil {
 		return err
 	}
-	resp, err := c.Do(cmd.Context(), &client.Request{Method: http.MethodPost, Path: path, Query: q, Stream: in, ContentType: "application/x-tar"})
+	resp, err := c.Do(cmd.Context(), &client.Request{Method: client.MethodPost, Path: path, Query: q, Stream: in, ContentType: "application/x-tar"})
 	if err != nil {
 		return err
 	}

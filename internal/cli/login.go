@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 
 	"github.com/moby/moby/api/types/registry"
@@ -110,7 +109,7 @@ func (a *app) login(ctx context.Context, f *loginFlags, server string) error {
 
 func refused(err error) bool {
 	var e *client.Error
-	return errors.As(err, &e) && e.Status == http.StatusUnauthorized
+	return errors.As(err, &e) && e.Status == client.StatusUnauthorized
 }
 
 // authenticate has the engine try the login, and keeps it when it is good. A
@@ -119,7 +118,7 @@ func refused(err error) bool {
 func (a *app) authenticate(ctx context.Context, c config.Credentials) error {
 	auth := authConfig(c)
 	var ok registry.AuthResponse
-	if err := a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/auth", JSON: &auth}, &ok); err != nil {
+	if err := a.json(ctx, &client.Request{Method: client.MethodPost, Path: "/auth", JSON: &auth}, &ok); err != nil {
 		return err
 	}
 	if ok.IdentityToken != "" {

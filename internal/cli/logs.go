@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -64,7 +63,7 @@ func (a *app) logs(cmd *cobra.Command, f *logsFlags, name string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := cl.Do(cmd.Context(), &client.Request{Method: http.MethodGet, Path: containerPath(c.ID, "logs"), Query: q})
+	resp, err := cl.Do(cmd.Context(), &client.Request{Method: client.MethodGet, Path: containerPath(c.ID, "logs"), Query: q})
 	if err != nil {
 		return err
 	}

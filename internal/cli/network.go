@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -23,7 +22,7 @@ func (a *app) networkLsCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []network.Summary
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/networks", Query: filter.query(url.Values{})}, &list); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/networks", Query: filter.query(url.Values{})}, &list); err != nil {
 				return err
 			}
 			if text == "" && !quiet {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -29,7 +28,7 @@ func (a *app) download(cmd *cobra.Command, path string, q url.Values, name strin
 	if err != nil {
 		return err
 	}
-	resp, err := c.Do(cmd.Context(), &client.Request{Method: http.MethodGet, Path: path, Query: q})
+	resp, err := c.Do(cmd.Context(), &client.Request{Method: client.MethodGet, Path: path, Query: q})
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,9 @@ func (a *app) runPlugin(args []string) (found bool, err error) {
 }
 
 // isOurProgram names the programs beside gantry that are no plugins.
-func isOurProgram(name string) bool { return name == "shim" || name == "oci" || name == "init" }
+func isOurProgram(name string) bool {
+	return slices.Contains([]string{"shim", "oci", "init", "tls"}, name)
+}
 
 // describePlugins asks every plugin there is what it does. Those that do not
 // answer within a second are left out.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -58,7 +57,7 @@ func (a *app) pruneNow(ctx context.Context, p *pruner) (uint64, error) {
 	heading, lines, freed, err := p.report(func(out any) error {
 		q := url.Values{}
 		maps.Copy(q, p.query)
-		return a.json(ctx, &client.Request{Method: http.MethodPost, Path: p.path, Query: p.filter.query(q)}, out)
+		return a.json(ctx, &client.Request{Method: client.MethodPost, Path: p.path, Query: p.filter.query(q)}, out)
 	})
 	if err != nil || len(lines) == 0 {
 		return 0, err

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -66,7 +65,7 @@ func (a *app) ps(cmd *cobra.Command, f *psFlags) error {
 		q.Set("size", "1")
 	}
 	var list []container.Summary
-	if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/containers/json", Query: f.filter.query(q)}, &list); err != nil {
+	if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/containers/json", Query: f.filter.query(q)}, &list); err != nil {
 		return err
 	}
 	rows := make([]*containerRow, len(list))

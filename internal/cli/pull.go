@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 
@@ -86,7 +85,7 @@ func (a *app) pull(ctx context.Context, ref imageRef, platform string, out *os.F
 	if err != nil {
 		return err
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodPost, Path: "/images/create", Query: q, Header: header})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodPost, Path: "/images/create", Query: q, Header: header})
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -68,7 +67,7 @@ func (a *app) push(cmd *cobra.Command, ref imageRef, q url.Values, quiet bool) e
 		return err
 	}
 	resp, err := c.Do(cmd.Context(), &client.Request{
-		Method: http.MethodPost, Path: imagePath(ref.name(), "push"), Query: q, Header: a.registryAuthIfAny(ref.domain),
+		Method: client.MethodPost, Path: imagePath(ref.name(), "push"), Query: q, Header: a.registryAuthIfAny(ref.domain),
 	})
 	if err != nil {
 		return err

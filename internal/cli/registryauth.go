@@ -4,16 +4,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net/http"
 
 	"github.com/moby/moby/api/types/registry"
 
+	"github.com/gantry-containers/gantry/internal/cli/client"
 	"github.com/gantry-containers/gantry/internal/cli/config"
 )
 
 // registryAuth is the login for a registry in the header the engine expects:
 // base64url of JSON, RFC 4648 section 5.
-func (a *app) registryAuth(domain string) (http.Header, error) {
+func (a *app) registryAuth(domain string) (client.Header, error) {
 	creds, ok, err := a.config().Credentials(config.Key(domain))
 	if err != nil || !ok {
 		return nil, err
@@ -22,19 +22,19 @@ func (a *app) registryAuth(domain string) (http.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	return http.Header{registry.AuthHeader: {base64.URLEncoding.EncodeToString(text)}}, nil
+	return client.Header{registry.AuthHeader: {base64.URLEncoding.EncodeToString(text)}}, nil
 }
 
 // registryAuthIfAny goes on without a login when the one that is kept cannot be
 // read: what is public needs none, and the registry says so when it does. The
 // header is always there, because old engines insist on it.
-func (a *app) registryAuthIfAny(domain string) http.Header {
+func (a *app) registryAuthIfAny(domain string) client.Header {
 	header, err := a.registryAuth(domain)
 	if err != nil {
 		fmt.Fprintln(a.err, "WARNING:", err)
 	}
 	if header == nil {
-		header = http.Header{registry.AuthHeader: {base64.URLEncoding.EncodeToString([]byte("{}"))}}
+		header = client.Header{registry.AuthHeader: {base64.URLEncoding.EncodeToString([]byte("{}"))}}
 	}
 	return header
 }

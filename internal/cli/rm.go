@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -33,7 +32,7 @@ func (a *app) rmCommand() *cobra.Command {
 				if id == "" {
 					return errors.New("container name cannot be empty")
 				}
-				err := a.json(cmd.Context(), &client.Request{Method: http.MethodDelete, Path: containerPath(id, ""), Query: q}, nil)
+				err := a.json(cmd.Context(), &client.Request{Method: client.MethodDelete, Path: containerPath(id, ""), Query: q}, nil)
 				if force && client.IsNotFound(err) {
 					fmt.Fprintln(a.err, "gantry:", err)
 					return errSkipped

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -36,7 +35,7 @@ func (a *app) rmiCommand() *cobra.Command {
 			fatal := false
 			for _, name := range args {
 				var gone []image.DeleteResponse
-				err := a.json(cmd.Context(), &client.Request{Method: http.MethodDelete, Path: imagePath(name, ""), Query: q}, &gone)
+				err := a.json(cmd.Context(), &client.Request{Method: client.MethodDelete, Path: imagePath(name, ""), Query: q}, &gone)
 				if err != nil {
 					errs = append(errs, err)
 					fatal = fatal || !client.IsNotFound(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -200,7 +199,7 @@ const neverStarted = "0001-01-01T00:00:00Z"
 // start starts a container that was started last at that time. When the engine
 // goes away meanwhile, the next one knows whether it had got that far.
 func (a *app) start(ctx context.Context, id, last string, meanwhile func()) error {
-	err := a.json(ctx, &client.Request{Method: http.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
+	err := a.json(ctx, &client.Request{Method: client.MethodPost, Path: "/containers/" + id + "/start", Meanwhile: meanwhile}, nil)
 	return a.startedMeanwhile(ctx, id, last, err)
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -34,7 +33,7 @@ func (a *app) searchCommand() *cobra.Command {
 			}
 			var found []registry.SearchResult
 			if err := a.json(cmd.Context(), &client.Request{
-				Method: http.MethodGet, Path: "/images/search", Query: filter.query(q), Header: a.registryAuthIfAny(searchDomain(args[0])),
+				Method: client.MethodGet, Path: "/images/search", Query: filter.query(q), Header: a.registryAuthIfAny(searchDomain(args[0])),
 			}, &found); err != nil {
 				return err
 			}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -129,7 +128,7 @@ func (p *signalProxy) send(ctx context.Context, id string, s os.Signal) {
 // no use for the signal, or when there is no engine.
 func (a *app) proxySignal(ctx context.Context, id, name string) error {
 	return a.json(ctx, &client.Request{
-		Method: http.MethodPost,
+		Method: client.MethodPost,
 		Path:   "/containers/" + id + "/kill",
 		Query:  url.Values{"signal": {name}},
 	}, nil)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -97,7 +96,7 @@ func (a *app) watch(ctx context.Context, f *statsFlags, b *board) error {
 		q.Set("all", "1")
 	}
 	var list []container.Summary
-	if err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: "/containers/json", Query: q}, &list); err != nil {
+	if err := a.json(ctx, &client.Request{Method: client.MethodGet, Path: "/containers/json", Query: q}, &list); err != nil {
 		return err
 	}
 	for _, c := range list {
@@ -113,7 +112,7 @@ func (a *app) watchEvents(ctx context.Context, f *statsFlags, b *board) error {
 	}
 	var only filters
 	only.add("type", "container")
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodGet, Path: "/events", Query: only.query(url.Values{})})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodGet, Path: "/events", Query: only.query(url.Values{})})
 	if err != nil {
 		return err
 	}
@@ -159,7 +158,7 @@ func (a *app) readStats(ctx context.Context, f *statsFlags, b *board, s *sample)
 	if f.noStream {
 		q.Set("stream", "0")
 	}
-	resp, err := c.Do(ctx, &client.Request{Method: http.MethodGet, Path: containerPath(s.container, "stats"), Query: q})
+	resp, err := c.Do(ctx, &client.Request{Method: client.MethodGet, Path: containerPath(s.container, "stats"), Query: q})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -30,7 +29,7 @@ func (a *app) tagCommand() *cobra.Command {
 			}
 			to = to.withDefaultTag()
 			q := url.Values{"repo": {to.name()}, "tag": {to.tag}}
-			return a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: imagePath(args[0], "tag"), Query: q}, nil)
+			return a.json(cmd.Context(), &client.Request{Method: client.MethodPost, Path: imagePath(args[0], "tag"), Query: q}, nil)
 		},
 		ValidArgsFunction: a.completeImages(2),
 	}

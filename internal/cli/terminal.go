@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -81,5 +80,5 @@ func (a *app) resizeTo(ctx context.Context, path string, height, width uint) err
 		return nil
 	}
 	q := url.Values{"h": {strconv.Itoa(int(height))}, "w": {strconv.Itoa(int(width))}}
-	return a.json(ctx, &client.Request{Method: http.MethodPost, Path: path + "/resize", Query: q}, nil)
+	return a.json(ctx, &client.Request{Method: client.MethodPost, Path: path + "/resize", Query: q}, nil)
 }

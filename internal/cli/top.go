@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -24,7 +23,7 @@ func (a *app) topCommand() *cobra.Command {
 				q.Set("ps_args", strings.Join(args[1:], " "))
 			}
 			var r container.TopResponse
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: containerPath(args[0], "top"), Query: q}, &r); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: containerPath(args[0], "top"), Query: q}, &r); err != nil {
 				return err
 			}
 			w := format.NewTable(a.out, 20, 3)

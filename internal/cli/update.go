@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -69,7 +68,7 @@ func (a *app) update(cmd *cobra.Command, names []string, req *container.UpdateCo
 	var errs []error
 	for _, name := range names {
 		var resp container.UpdateResponse
-		err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: containerPath(name, "update"), JSON: req}, &resp)
+		err := a.json(cmd.Context(), &client.Request{Method: client.MethodPost, Path: containerPath(name, "update"), JSON: req}, &resp)
 		warnings = append(warnings, resp.Warnings...)
 		if err != nil {
 			errs = append(errs, err)

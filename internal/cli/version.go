@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"runtime"
 	"slices"
 	"strconv"
@@ -59,7 +58,7 @@ func about(name, short string, tell func(ctx context.Context, text string) error
 // version prints the client's half even when the engine does not answer.
 func (a *app) version(ctx context.Context, text string) error {
 	var server system.VersionResponse
-	err := a.json(ctx, &client.Request{Method: http.MethodGet, Path: "/version"}, &server)
+	err := a.json(ctx, &client.Request{Method: client.MethodGet, Path: "/version"}, &server)
 	api := client.Version
 	if a.engine != nil {
 		api = a.engine.APIVersion()

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 
@@ -33,7 +32,7 @@ func (a *app) volumeCreateCommand() *cobra.Command {
 			}
 			req := volume.CreateRequest{Name: name, Driver: driver, DriverOpts: opts.Values(), Labels: runflags.Pairs(labels.Values())}
 			var v volume.Volume
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodPost, Path: "/volumes/create", JSON: req}, &v); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodPost, Path: "/volumes/create", JSON: req}, &v); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, v.Name)
@@ -63,7 +62,7 @@ func (a *app) volumeRmCommand() *cobra.Command {
 			}
 			var errs []error
 			for _, name := range args {
-				if err := a.json(cmd.Context(), &client.Request{Method: http.MethodDelete, Path: "/volumes/" + name, Query: q}, nil); err != nil {
+				if err := a.json(cmd.Context(), &client.Request{Method: client.MethodDelete, Path: "/volumes/" + name, Query: q}, nil); err != nil {
 					errs = append(errs, err)
 					continue
 				}
@@ -87,7 +86,7 @@ func (a *app) volumeLsCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list volume.ListResponse
-			if err := a.json(cmd.Context(), &client.Request{Method: http.MethodGet, Path: "/volumes", Query: filter.query(url.Values{})}, &list); err != nil {
+			if err := a.json(cmd.Context(), &client.Request{Method: client.MethodGet, Path: "/volumes", Query: filter.query(url.Values{})}, &list); err != nil {
 				return err
 			}
 			if text == "" && !quiet {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -82,7 +81,7 @@ func (w *waiting) removed(failure error) {
 	}
 }
 
-func (w *waiting) ask(ctx context.Context) (*http.Response, error) {
+func (w *waiting) ask(ctx context.Context) (*client.Response, error) {
 	c, err := w.app.client()
 	if err != nil {
 		return nil, err
@@ -91,12 +90,12 @@ func (w *waiting) ask(ctx context.Context) (*http.Response, error) {
 	if w.condition != "" {
 		q.Set("condition", string(w.condition))
 	}
-	return c.Do(ctx, &client.Request{Method: http.MethodPost, Path: w.path, Query: q})
+	return c.Do(ctx, &client.Request{Method: client.MethodPost, Path: w.path, Query: q})
 }
 
 // askOfStart is ask for a container that is being started. When its engine goes away
 // the next one knows whether it was.
-func (w *waiting) askOfStart(ctx context.Context) (resp *http.Response, err error) {
+func (w *waiting) askOfStart(ctx context.Context) (resp *client.Response, err error) {
 	asked := 0
 	err = patiently(ctx, func() error {
 		asked++
@@ -110,7 +109,7 @@ func (w *waiting) askOfStart(ctx context.Context) (resp *http.Response, err erro
 }
 
 // readExit waits for the answer. It is lost when its engine goes away.
-func readExit(resp *http.Response) (e exited, lost error) {
+func readExit(resp *client.Response) (e exited, lost error) {
 	defer resp.Body.Close()
 	var r container.WaitResponse
 	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {

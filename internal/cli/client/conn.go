@@ -3,10 +3,8 @@ package client
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
-	"strings"
 	"time"
 )
 
@@ -33,7 +31,7 @@ func (c *Client) put(cn *conn) {
 // Prepare makes sure of n idle connections, as far as that is quick and goes
 // well: a Unix socket only.
 func (c *Client) Prepare(ctx context.Context, n int) {
-	for c.network == "unix" && c.opts.TLS == nil {
+	for c.network == "unix" && c.opts.Secure == nil {
 		c.mu.Lock()
 		enough := len(c.idle) >= min(n, maxIdle)
 		c.mu.Unlock()
@@ -87,16 +85,12 @@ func (c *Client) mayRevive() bool {
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: 30 * time.Second}
 	nc, err := d.DialContext(ctx, c.network, c.address)
-	if err == nil && c.opts.TLS != nil {
-		cfg := c.opts.TLS.Clone()
-		if cfg.ServerName == "" {
-			cfg.ServerName, _, _ = strings.Cut(c.address, ":")
+	if err == nil && c.opts.Secure != nil {
+		plain := nc
+		server, _, _ := net.SplitHostPort(c.address)
+		if nc, err = c.opts.Secure(ctx, plain, server); err != nil {
+			plain.Close()
 		}
-		tc := tls.Client(nc, cfg)
-		if err = tc.HandshakeContext(ctx); err != nil {
-			nc.Close()
-		}
-		nc = tc
 	}
 	if err != nil {
 		if ctx.Err() != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -23,19 +22,19 @@ func (e *Error) Error() string { return e.Message }
 // IsNotFound says that the engine answered 404.
 func IsNotFound(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
+	return errors.As(err, &e) && e.Status == StatusNotFound
 }
 
 // IsInvalid says that the engine answered 400.
 func IsInvalid(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusBadRequest
+	return errors.As(err, &e) && e.Status == StatusBadRequest
 }
 
 // IsConflict says that the engine answered 409.
 func IsConflict(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusConflict
+	return errors.As(err, &e) && e.Status == StatusConflict
 }
 
 // IsLost says that no engine answered: none can be reached, or it went away
@@ -84,7 +83,7 @@ func cause(err error) error {
 	return err
 }
 
-func readError(resp *http.Response) error {
+func readError(resp *Response) error {
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var msg struct {
 		Message string `json:"message"`
@@ -94,7 +93,7 @@ func readError(resp *http.Response) error {
 	}
 	plain := strings.TrimSpace(string(text))
 	if err != nil || plain == "" || strings.HasPrefix(plain, "<") {
-		plain = fmt.Sprintf("the engine answered %s to %s %s", resp.Status, resp.Request.Method, resp.Request.URL.Path)
+		plain = fmt.Sprintf("the engine answered %s to %s", resp.Status, resp.to)
 	}
 	return &Error{resp.StatusCode, plain}
 }
@@ -102,5 +101,5 @@ func readError(resp *http.Response) error {
 // tooNew recognises the refusal of an engine older than this client.
 func tooNew(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusBadRequest && strings.Contains(e.Message, "is too new")
+	return errors.As(err, &e) && e.Status == StatusBadRequest && strings.Contains(e.Message, "is too new")
 }

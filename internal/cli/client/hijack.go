@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"net/http"
 )
 
 // Stream is a connection that left HTTP: what is written goes to the
@@ -56,18 +55,18 @@ func (c *Client) hijack(ctx context.Context, r *Request) (*Stream, error) {
 // upgrade owns cn until it returns a stream.
 func (c *Client) upgrade(ctx context.Context, cn *conn, r *Request) (*Stream, error) {
 	r.Upgrade = "tcp"
-	req, err := c.request(ctx, r)
+	req, err := c.request(r)
 	if err != nil {
 		cn.Close()
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	defer stop()
-	err = req.Write(cn.Conn)
+	err = req.write(cn.Conn)
 	if err == nil {
 		r.meanwhile()
-		var resp *http.Response
-		if resp, err = readResponse(cn, req); err == nil {
+		var resp *Response
+		if resp, err = readResponse(cn.r, req); err == nil {
 			return upgraded(cn, resp)
 		}
 	}
@@ -78,12 +77,12 @@ func (c *Client) upgrade(ctx context.Context, cn *conn, r *Request) (*Stream, er
 	return nil, c.broken(err)
 }
 
-func upgraded(cn *conn, resp *http.Response) (*Stream, error) {
+func upgraded(cn *conn, resp *Response) (*Stream, error) {
 	switch {
 	case resp.StatusCode >= 400:
 		defer cn.Close()
 		return nil, readError(resp)
-	case resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != http.StatusOK:
+	case resp.StatusCode != StatusSwitchingProtocols && resp.StatusCode != StatusOK:
 		defer cn.Close()
 		return nil, fmt.Errorf("cannot attach: the engine answered %s", resp.Status)
 	}

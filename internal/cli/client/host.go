@@ -1,13 +1,8 @@
 package client
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -50,35 +45,6 @@ func splitTCP(host, rest string, secure bool) (network, address string, err erro
 		return "", "", fmt.Errorf("invalid host %q: it should look like tcp://name:port", host)
 	}
 	return "tcp", net.JoinHostPort(name, port), nil
-}
-
-// LoadTLS reads the client's certificate, key and authorities. Files that are
-// absent are left out when optional is set, as they are when only a directory
-// was named.
-func LoadTLS(caFile, certFile, keyFile string, verify, optional bool) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: !verify}
-	missing := func(name string) bool {
-		_, err := os.Stat(name)
-		return name == "" || (optional && errors.Is(err, os.ErrNotExist))
-	}
-	if verify && !missing(caFile) {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("cannot use the CA certificate: %s holds no PEM certificate", filepath.Base(caFile))
-		}
-	}
-	if !missing(certFile) || !missing(keyFile) {
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cannot use the client certificate: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
 }
 
 // VersionLess compares API versions such as 1.9 and 1.41.

@@ -1,11 +1,8 @@
 package client
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"io"
-	"net/http"
 	"net/url"
 )
 
@@ -20,7 +17,7 @@ type Request struct {
 	// never sent twice.
 	Stream      io.Reader
 	ContentType string // of Stream
-	Header      http.Header
+	Header      Header
 	// Upgrade is what the connection may become, in the words of HTTP. When the
 	// engine agrees its answer is 101, and the answer's body a *Stream.
 	Upgrade     string
@@ -39,50 +36,41 @@ func (r *Request) meanwhile() {
 	}
 }
 
-func (c *Client) request(ctx context.Context, r *Request) (*http.Request, error) {
-	var body io.Reader
-	if r.Stream != nil {
-		body = r.Stream
-	}
+func (c *Client) request(r *Request) (*message, error) {
+	var body []byte
 	if r.JSON != nil {
-		b, err := json.Marshal(r.JSON)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(r.JSON); err != nil {
 			return nil, err
 		}
-		body = bytes.NewReader(b)
 	}
 	path := r.Path
 	if !r.Unversioned {
 		path = "/v" + c.APIVersion() + path
 	}
-	req, err := http.NewRequestWithContext(ctx, r.Method, "http://host", body)
-	if err != nil {
-		return nil, err
-	}
-	// Paths hold container names and file names: they are escaped here, once.
-	req.URL = &url.URL{Scheme: "http", Host: c.hostHeader(), Path: path, RawQuery: r.Query.Encode()}
-	req.Host = req.URL.Host
+	header := Header{}
 	for k, v := range c.opts.Headers {
-		req.Header.Set(k, v)
+		header.Set(k, v)
 	}
 	for k, v := range r.Header {
-		req.Header[k] = v
+		header[k] = v
 	}
-	req.Header.Set("User-Agent", c.opts.Agent)
+	header.Set("User-Agent", c.opts.Agent)
 	if r.Upgrade != "" {
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", r.Upgrade)
+		header.Set("Connection", "Upgrade")
+		header.Set("Upgrade", r.Upgrade)
 	}
 	switch {
 	case r.JSON != nil:
-		req.Header.Set("Content-Type", "application/json")
+		header.Set("Content-Type", "application/json")
 	case r.Stream != nil:
-		req.ContentLength = -1
-		req.Header.Set("Content-Type", r.ContentType)
-	case r.Method == http.MethodPost:
-		req.Header.Set("Content-Type", "text/plain")
+		header.Set("Content-Type", r.ContentType)
+	case r.Method == MethodPost:
+		header.Set("Content-Type", "text/plain")
 	}
-	return req, nil
+	// Paths hold container names and file names: they are escaped here, once.
+	target := (&url.URL{Path: path, RawQuery: r.Query.Encode()}).RequestURI()
+	return newMessage(r.Method, path, target, c.hostHeader(), header, body, r.Stream), nil
 }
 
 func (c *Client) hostHeader() string {

@@ -1,17 +1,15 @@
 package client
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync"
 )
 
-func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
-	req, err := c.request(ctx, r)
+func (c *Client) once(ctx context.Context, r *Request) (*Response, error) {
+	req, err := c.request(r)
 	if err != nil {
 		return nil, err
 	}
@@ -22,7 +20,7 @@ func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
 	resp, err := c.roundTrip(ctx, cn, r, req)
 	if err != nil && reused && ctx.Err() == nil && isStale(err) {
 		// The engine closed the idle connection between two requests.
-		if req, err = c.request(ctx, r); err != nil {
+		if req, err = c.request(r); err != nil {
 			return nil, err
 		}
 		if cn, _, err = c.connect(ctx, false); err != nil {
@@ -41,26 +39,22 @@ func (c *Client) once(ctx context.Context, r *Request) (*http.Response, error) {
 }
 
 // roundTrip owns cn until the answer's body is closed, which with 101 is a *Stream.
-func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.Request) (*http.Response, error) {
+func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *message) (*Response, error) {
 	stop := context.AfterFunc(ctx, func() { cn.Close() })
 	sent := make(chan error, 1)
 	send := func() error {
-		w := bufio.NewWriter(cn)
-		err := req.Write(w)
-		if err == nil {
-			err = w.Flush()
-		}
+		err := req.write(cn)
 		sent <- err
 		return err
 	}
-	streaming := req.ContentLength < 0
+	streaming := req.stream != nil
 	if streaming {
 		// The engine may refuse before it has read the whole body.
 		go send()
 	} else if send() == nil {
 		r.meanwhile()
 	}
-	resp, err := readResponse(cn, req)
+	resp, err := readResponse(cn.r, req)
 	if err != nil {
 		stop()
 		cn.Close()
@@ -76,12 +70,12 @@ func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.
 		}
 		return nil, c.broken(err)
 	}
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	if resp.StatusCode == StatusSwitchingProtocols {
 		stop() // ctx ends only the asking
 		resp.Body = &Stream{cn}
 		return resp, nil
 	}
-	reusable := !resp.Close && !streaming
+	reusable := !resp.close && !streaming
 	resp.Body = &body{ReadCloser: resp.Body, release: func(drained bool) {
 		if stop() && drained && reusable {
 			c.put(cn)
@@ -90,19 +84,6 @@ func (c *Client) roundTrip(ctx context.Context, cn *conn, r *Request, req *http.
 		cn.Close()
 	}}
 	return resp, nil
-}
-
-// readResponse skips interim answers other than 101.
-func readResponse(cn *conn, req *http.Request) (*http.Response, error) {
-	for {
-		resp, err := http.ReadResponse(cn.r, req)
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, nil
-		}
-	}
 }
 
 func (c *Client) broken(err error) error {
@@ -152,10 +133,8 @@ func (cutError) Unwrap() error { return io.ErrUnexpectedEOF }
 
 func (b *body) Close() error {
 	b.once.Do(func() {
-		if !b.drained && b.ReadCloser == http.NoBody {
-			b.drained = true
-		}
-		b.release(b.drained)
+		_, none := b.ReadCloser.(noBody)
+		b.release(b.drained || none)
 	})
 	return nil
 }
