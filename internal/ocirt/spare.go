@@ -21,6 +21,7 @@ import (
 type Spare struct {
 	*cgroup.Spare
 	process     *spawn.Spare        // or nil
+	startTime   uint64              // of the process
 	trees       *trees              // the process has made, or nil
 	hierarchies map[string]*os.File // without trees: detached copies of the cgroup's directories
 }
@@ -108,6 +109,9 @@ func (s *Spare) fork(ctx context.Context, base *os.File) error {
 		return err
 	}
 	s.process = process
+	if s.startTime, err = startTime(process.Pid()); err != nil {
+		return err
+	}
 	defer s.Close() // who should have to join after all can look for the files
 	if s.trees != nil {
 		return nil

@@ -41,6 +41,9 @@ func startSpare(t *testing.T, c *Container) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if now, err := startTime(p.Pid); err != nil || now != p.StartTime {
+		t.Errorf("the process began at %d, not %d (%v)", now, p.StartTime, err)
+	}
 	if code := wait(t, p).ExitStatus(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

@@ -307,7 +307,9 @@ func (b *builder) run(ctx context.Context, flags uint64, cgroupDir string, meanw
 	if b.process != nil && b.process.Terminal && len(child.Files) > 0 {
 		p.Console = child.Files[0]
 	}
-	if p.StartTime, err = startTime(child.Pid); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+	if b.inSpare {
+		p.StartTime = b.spare.startTime
+	} else if p.StartTime, err = startTime(child.Pid); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 		return nil, b.abandon(p, err)
 	}
 	return p, nil
