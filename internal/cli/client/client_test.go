@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -105,5 +106,36 @@ func TestAnswerIsCut(t *testing.T) {
 	got, err := io.ReadAll(resp.Body)
 	if string(got) != "line" || !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != "the engine went away in the middle of its answer" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A socket that cannot be dialed is explained as net.Dial explains it, and one
+// that nobody wants any more is not dialed.
+func TestDialUnix(t *testing.T) {
+	dir := t.TempDir()
+	gone := filepath.Join(dir, "gone")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: gone, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	for _, path := range []string{gone, filepath.Join(dir, "absent"), dir, "/" + strings.Repeat("x", 200)} {
+		c, err := New(Options{Host: "unix://" + path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, got := c.dial(t.Context())
+		_, plain := net.Dial("unix", path)
+		if want := (&ConnectError{Host: c.opts.Host, Err: plain}).Error(); got == nil || got.Error() != want {
+			t.Errorf("%v\ninstead of\n%v", got, want)
+		}
+	}
+	c, _ := engine(t, func(int, net.Conn, *http.Request) bool { return false })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	if _, err := c.dial(ctx); err != enough {
+		t.Errorf("%v", err)
 	}
 }

@@ -83,8 +83,10 @@ func (c *Client) mayRevive() bool {
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	d := net.Dialer{Timeout: 30 * time.Second}
-	nc, err := d.DialContext(ctx, c.network, c.address)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	nc, err := c.dialPlain(ctx)
 	if err == nil && c.opts.Secure != nil {
 		plain := nc
 		server, _, _ := net.SplitHostPort(c.address)
@@ -99,4 +101,14 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		return nil, &ConnectError{Host: c.opts.Host, Err: err}
 	}
 	return nc, nil
+}
+
+func (c *Client) dialPlain(ctx context.Context) (net.Conn, error) {
+	if c.network == "unix" {
+		// It answers at once, or fails: nothing to give up, no name to look up, no time to
+		// watch, which is half of what a Dialer does.
+		return net.DialUnix(c.network, nil, &net.UnixAddr{Name: c.address, Net: c.network})
+	}
+	d := net.Dialer{Timeout: 30 * time.Second}
+	return d.DialContext(ctx, c.network, c.address)
 }

@@ -40,7 +40,7 @@ func (c *Client) request(r *Request) (*message, error) {
 	var body []byte
 	if r.JSON != nil {
 		var err error
-		if body, err = json.Marshal(r.JSON); err != nil {
+		if body, err = encode(r.JSON); err != nil {
 			return nil, err
 		}
 	}
@@ -71,6 +71,13 @@ func (c *Client) request(r *Request) (*message, error) {
 	// Paths hold container names and file names: they are escaped here, once.
 	target := (&url.URL{Path: path, RawQuery: r.Query.Encode()}).RequestURI()
 	return newMessage(r.Method, path, target, c.hostHeader(), header, body, r.Stream), nil
+}
+
+func encode(v any) ([]byte, error) {
+	if s, ok := v.(Sparse); ok {
+		return s.MarshalJSON() // as json.Marshal would only check and copy
+	}
+	return json.Marshal(v)
 }
 
 func (c *Client) hostHeader() string {
