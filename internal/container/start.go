@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/heap"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocispec"
@@ -74,6 +75,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	}
 	m.publish(c, events.ActionStart)
 	m.startHealth(c)
+	heap.Used()
 	return nil
 }
 

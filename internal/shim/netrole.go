@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/heap"
 	"github.com/gantry-containers/gantry/internal/portproxy"
 )
 
@@ -116,6 +117,7 @@ func (n *netRole) keep(k held, f *frame) {
 		}
 	}
 	n.kept[k.Key] = m
+	heap.Used()
 }
 
 func (n *netRole) drop(k held) { n.dropNames(k.Key, k.Names) }

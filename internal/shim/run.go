@@ -68,7 +68,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 // settle makes a role what both have to be: small, protected, and unreadable to
 // others.
 func settle(execRoot string) (*slog.Logger, error) {
-	// Forking copies page tables: a small heap is worth more collections.
+	// They are idle most of the time, and have to be small then (package heap).
 	debug.SetGCPercent(40)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become undumpable: %w", err)

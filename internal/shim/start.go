@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/heap"
 	"github.com/gantry-containers/gantry/internal/logs"
 	"github.com/gantry-containers/gantry/internal/ocirt"
 	"github.com/gantry-containers/gantry/internal/ocirt/seccomp"
@@ -160,6 +161,7 @@ func (t *task) begin(p *ocirt.Process, io *stdio, terminal bool) error {
 	}
 	t.hold()
 	t.run()
+	heap.Used()
 	return err
 }
 
