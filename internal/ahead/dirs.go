@@ -3,6 +3,7 @@ package ahead
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -14,9 +15,15 @@ import (
 // quick too.
 const keptDirs = 4
 
+// litter is how many are made in one place. ext4 looks at all parts of the disk to
+// find one for a place, which takes longer than the rest of making a directory; but
+// without a journal it also looks at each number of a file that was removed there
+// lately when it makes another. With sixteen that takes as long as they save.
+const litter = 8
+
 // Dirs are directories made ahead of need, each of which is taken by giving it
 // another name: on ext4 that takes a twentieth of the time that making a directory
-// takes which has nothing to do with its neighbours (see topdir). They are all in
+// takes which has nothing to do with its neighbours (see topdir). They are all below
 // one directory that holds nothing else, and that goes with what is in it when Dirs
 // are opened and closed: what a process left that was killed needs no care.
 //
@@ -30,6 +37,7 @@ type Dirs struct {
 	busy   sync.Mutex // held while they are made or removed; guards what follows
 	made   int        // numbers the names
 	opened bool       // parent is there
+	places []string   // of those that are there; the last gets the next ones
 
 	mu     sync.Mutex // guards what follows
 	list   []string
@@ -70,8 +78,12 @@ func (d *Dirs) fill() {
 		return
 	}
 	for d.wanting() {
+		place, err := d.place()
+		if err != nil {
+			return
+		}
 		d.made++
-		path := filepath.Join(d.parent, strconv.Itoa(d.made))
+		path := filepath.Join(place, strconv.Itoa(d.made))
 		if err := d.make(path); err != nil {
 			_ = os.RemoveAll(path)
 			return
@@ -80,6 +92,21 @@ func (d *Dirs) fill() {
 		d.list = append(d.list, path)
 		d.mu.Unlock()
 	}
+}
+
+// place is where the next directory is made. Places all of whose directories were
+// taken are removed when there is another.
+func (d *Dirs) place() (string, error) {
+	if d.made%litter != 0 && len(d.places) > 0 {
+		return d.places[len(d.places)-1], nil
+	}
+	d.places = slices.DeleteFunc(d.places, func(p string) bool { return os.Remove(p) == nil })
+	p := filepath.Join(d.parent, strconv.Itoa(d.made))
+	if err := os.Mkdir(p, 0o700); err != nil {
+		return "", err
+	}
+	d.places = append(d.places, p)
+	return p, nil
 }
 
 func (d *Dirs) open() bool {

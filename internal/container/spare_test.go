@@ -17,11 +17,11 @@ import (
 type dirs struct{ containers, ahead, layers, layersAhead int }
 
 func dirsOf(e *enginetest.Engine) dirs {
-	count := func(parts ...string) int {
-		list, _ := os.ReadDir(filepath.Join(append([]string{e.DataRoot()}, parts...)...))
+	count := func(pattern string) int {
+		list, _ := filepath.Glob(filepath.Join(e.DataRoot(), pattern))
 		return len(list)
 	}
-	return dirs{count("containers"), count("ahead"), count("overlayfs", "snapshots"), count("overlayfs", "ahead")}
+	return dirs{count("containers/*"), count("ahead/*/*"), count("overlayfs/snapshots/*"), count("overlayfs/ahead/*/*")}
 }
 
 func awaitDirs(t *testing.T, e *enginetest.Engine, want dirs) {

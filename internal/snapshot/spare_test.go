@@ -19,7 +19,7 @@ import (
 func spares(t *testing.T, dir string, n int) map[uint64]bool {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		found, _ := filepath.Glob(filepath.Join(dir, "overlayfs", "ahead", "*", "lower"))
+		found, _ := filepath.Glob(filepath.Join(dir, "overlayfs", "ahead", "*", "*", "lower"))
 		if len(found) == n {
 			inodes := map[uint64]bool{}
 			for _, path := range found {
