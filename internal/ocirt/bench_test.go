@@ -101,3 +101,18 @@ func BenchmarkOthers(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSpare is a spare that is not used.
+func BenchmarkSpare(b *testing.B) {
+	c := newContainer(b, "")
+	dockerSpec(c)
+	for b.Loop() {
+		s, err := NewSpare(b.Context(), c.Base, "/"+c.ID+"-spare", c.Spec)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Discard(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

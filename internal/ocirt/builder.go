@@ -32,7 +32,10 @@ type builder struct {
 	root spawn.Reg // descriptor of the container's root, while it is set up
 	temp spawn.Reg // descriptor of a mount target, from use to use
 	made spawn.Reg // 1 when that target had to be made
-	null spawn.Reg // descriptor of the host's /dev/null, when something is masked
+	// places are the targets that were made in a root which held nothing before, and
+	// in which nobody else is; nil when it is another.
+	places map[string]bool
+	null   spawn.Reg // descriptor of the host's /dev/null, when something is masked
 	// nullMounted says that null is mounted somewhere, and can be copied.
 	nullMounted bool
 	host        spawn.Arg // descriptor of the host's procfs, when it is passed
@@ -181,8 +184,13 @@ func relative(path string) string {
 	return p
 }
 
-// shut closes the descriptor in a register.
-func (b *builder) shut(r spawn.Reg) { b.Sys(unix.SYS_CLOSE, spawn.Val(r)).Ignore() }
+// shut closes the descriptor in a register. What a spare's process has opened is
+// closed all at once, when it begins to wait.
+func (b *builder) shut(r spawn.Reg) {
+	if b.places == nil {
+		b.Sys(unix.SYS_CLOSE, spawn.Val(r)).Ignore()
+	}
+}
 
 // setattr is mount_setattr on the mount behind an open descriptor.
 func (b *builder) setattr(fd spawn.Arg, recursive bool, attr unix.MountAttr) spawn.Step {

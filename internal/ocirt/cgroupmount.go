@@ -90,9 +90,7 @@ func (b *builder) mountCgroup(p *mountPlan) error {
 func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) error {
 	name := filepath.Base(strings.TrimSuffix(dir, b.cgroup.Path()))
 	b.Doing("mount", "cgroup "+name, "on", filepath.Join(top.Destination, name))
-	target := b.NewReg()
 	b.Sys(unix.SYS_MKDIRAT, top.src(), b.Str(name), spawn.Int(0o755))
-	b.Sys(unix.SYS_OPENAT, top.src(), b.Str(name), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(target)
 	mnt, err := b.cgroupTree(dir, name)
 	if err != nil {
 		return fmt.Errorf("cannot mount cgroup %s: %w", name, err)
@@ -102,8 +100,7 @@ func (b *builder) mountHierarchy(top *mountPlan, dir string, readonly bool) erro
 		attrs |= unix.MOUNT_ATTR_RDONLY
 	}
 	b.setattr(mnt, false, unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE})
-	b.moveTo(mnt, spawn.Val(target))
-	b.shut(target)
+	b.Sys(unix.SYS_MOVE_MOUNT, mnt, b.empty, top.src(), b.Str(name), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	b.Sys(unix.SYS_CLOSE, mnt).Ignore()
 	if strings.Contains(name, ",") {
 		for part := range strings.SplitSeq(name, ",") {

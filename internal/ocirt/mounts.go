@@ -302,6 +302,10 @@ func (b *builder) attributes(fd spawn.Arg, o *options) {
 // target opens where something will be mounted into b.temp, making it first
 // when it is missing.
 func (b *builder) target(path string, dir bool) {
+	if b.places != nil {
+		b.place(relative(path), dir)
+		return
+	}
 	ready := b.NewLabel()
 	b.Set(b.made, spawn.Int(0))
 	b.inRoot(b.temp, path, unix.O_PATH).Then(ready).Ignore(unix.ENOENT)
@@ -309,6 +313,31 @@ func (b *builder) target(path string, dir bool) {
 	b.inRoot(b.temp, path, unix.O_PATH)
 	b.Set(b.made, spawn.Int(1))
 	b.Mark(ready)
+}
+
+// place is target where no path needs care: there is nothing on the way but what was
+// made here.
+func (b *builder) place(path string, dir bool) {
+	for i := range path {
+		if path[i] == '/' {
+			b.makePlace(path[:i], true)
+		}
+	}
+	b.makePlace(path, dir)
+	b.Sys(unix.SYS_OPENAT, spawn.Val(b.root), b.Str(path), spawn.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Save(b.temp)
+	b.Set(b.made, spawn.Int(1))
+}
+
+func (b *builder) makePlace(path string, dir bool) {
+	if b.places[path] {
+		return
+	}
+	b.places[path] = true
+	if dir {
+		b.Sys(unix.SYS_MKDIRAT, spawn.Val(b.root), b.Str(path), spawn.Int(0o755)).Ignore(unix.EEXIST)
+	} else {
+		b.Sys(unix.SYS_MKNODAT, spawn.Val(b.root), b.Str(path), spawn.Int(unix.S_IFREG|0o755), spawn.Int(0)).Ignore(unix.EEXIST)
+	}
 }
 
 // newMount makes a file system and opens its target.

@@ -304,6 +304,12 @@ func (b *builder) restrictPaths() {
 		b.shut(b.temp)
 		b.Mark(next)
 	}
+	if b.places != nil {
+		none := b.NewLabel()
+		b.IfEqual(spawn.Val(shared), spawn.Int(0), none)
+		b.Sys(unix.SYS_DUP3, spawn.Val(shared), spawn.Int(fdMask), spawn.Int(unix.O_CLOEXEC))
+		b.Mark(none)
+	}
 }
 
 // outside lists the paths that are not in trees made ahead.
@@ -333,6 +339,13 @@ func (b *builder) maskTarget(mnt, shared, used spawn.Reg) {
 	b.Jump(done)
 
 	b.Mark(first)
+	if b.inTrees {
+		none := b.NewLabel()
+		b.cloneOf(shared, spawn.Int(fdMask), false).Else(none, unix.EBADF)
+		b.moveTo(spawn.Val(shared), spawn.Val(b.temp))
+		b.Jump(done)
+		b.Mark(none)
+	}
 	fs := b.NewReg()
 	b.Sys(unix.SYS_FSOPEN, b.Str("tmpfs"), spawn.Int(unix.FSOPEN_CLOEXEC)).Save(fs)
 	b.Sys(unix.SYS_FSCONFIG, spawn.Val(fs), spawn.Int(unix.FSCONFIG_SET_STRING), b.Str("mode"), b.Str("0755"), spawn.Int(0))

@@ -94,6 +94,7 @@ func (t *trees) equal(other *trees) bool { return reflect.DeepEqual(t, other) }
 const (
 	fdTrees = spawn.SpareKept + iota // the directory that is the root of the trees
 	fdNull                           // the host's /dev/null, as openHostFiles leaves it
+	fdMask                           // the empty directory in place of masked ones, when the trees have such
 )
 
 // makeTrees adds the first program of a spare's process: it leaves the mounts of
@@ -110,6 +111,7 @@ func (b *builder) makeTrees(t *trees) error {
 	b.Sys(unix.SYS_FSMOUNT, spawn.Val(fs), spawn.Int(unix.FSMOUNT_CLOEXEC), spawn.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)).Save(b.root)
 	b.shut(fs)
 	b.Sys(unix.SYS_MOVE_MOUNT, spawn.Val(b.root), b.empty, spawn.Int(unix.AT_FDCWD), b.Str("/"), spawn.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	b.places = map[string]bool{}
 	// Until Linux 6.15 copies are made of mounts that are mounted.
 	b.target("/null", false)
 	b.moveTo(spawn.Val(b.null), spawn.Val(b.temp))
