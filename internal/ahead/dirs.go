@@ -15,12 +15,6 @@ import (
 // quick too.
 const keptDirs = 4
 
-// litter is how many are made in one place. ext4 looks at all parts of the disk to
-// find one for a place, which takes longer than the rest of making a directory; but
-// without a journal it also looks at each number of a file that was removed there
-// lately when it makes another. With sixteen that takes as long as they save.
-const litter = 8
-
 // Dirs are directories made ahead of need, each of which is taken by giving it
 // another name: on ext4 that takes a twentieth of the time that making a directory
 // takes which has nothing to do with its neighbours (see topdir). They are all below
@@ -31,6 +25,7 @@ const litter = 8
 // to do without.
 type Dirs struct {
 	parent   string
+	litter   int // as many are made in one place
 	make     func(path string) error
 	schedule Schedule // runs fill
 
@@ -47,9 +42,15 @@ type Dirs struct {
 // OpenDirs removes parent; directories are made in it after the first was asked
 // for. make makes the directory of that path whole: what it has left of one when it
 // fails is removed.
-func OpenDirs(parent string, make func(path string) error) *Dirs {
+//
+// As many as litter are made in one place. To find one, ext4 looks at all parts of the
+// disk, which takes longer than the rest of making a directory. But without a journal
+// it also looks, one by one, at the numbers of the files that were removed there in the
+// last minute, each time another is made there: where many are, and while somebody
+// waits, 1 is best.
+func OpenDirs(parent string, litter int, make func(path string) error) *Dirs {
 	_ = os.RemoveAll(parent) // what cannot be removed is the next start's
-	d := &Dirs{parent: parent, make: make}
+	d := &Dirs{parent: parent, litter: litter, make: make}
 	d.schedule.Fill = d.fill
 	return d
 }
@@ -97,7 +98,10 @@ func (d *Dirs) fill() {
 // place is where the next directory is made. Places all of whose directories were
 // taken are removed when there is another.
 func (d *Dirs) place() (string, error) {
-	if d.made%litter != 0 && len(d.places) > 0 {
+	if d.litter == 1 {
+		return d.parent, nil
+	}
+	if d.made%d.litter != 0 && len(d.places) > 0 {
 		return d.places[len(d.places)-1], nil
 	}
 	d.places = slices.DeleteFunc(d.places, func(p string) bool { return os.Remove(p) == nil })

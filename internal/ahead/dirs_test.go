@@ -11,11 +11,11 @@ import (
 
 func mkdir(path string) error { return os.Mkdir(path, 0o700) }
 
-// await waits until there are n directories in parent.
-func await(t *testing.T, parent string, n int) {
+// await waits until there are n directories, with what is over each of them.
+func await(t *testing.T, pattern string, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		list, _ := filepath.Glob(filepath.Join(parent, "*", "*"))
+		list, _ := filepath.Glob(pattern)
 		if len(list) == n {
 			return
 		}
@@ -27,19 +27,28 @@ func await(t *testing.T, parent string, n int) {
 
 // No two containers get the same directory, and none is left when it ends.
 func TestDirs(t *testing.T) {
+	t.Run("each for itself", func(t *testing.T) { testDirs(t, 1) })
+	t.Run("in litters", func(t *testing.T) { testDirs(t, 8) })
+}
+
+func testDirs(t *testing.T, litter int) {
 	dir := t.TempDir()
 	parent := filepath.Join(dir, "ahead")
+	all := filepath.Join(parent, "*", "*")
+	if litter == 1 {
+		all = filepath.Join(parent, "*")
+	}
 	if err := os.MkdirAll(filepath.Join(parent, "of one that was killed"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d := OpenDirs(parent, mkdir)
+	d := OpenDirs(parent, litter, mkdir)
 	if _, err := os.Stat(parent); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("of one that was killed something is left: %v", err)
 	}
 	if path := d.Take(); path != "" {
 		t.Fatalf("there is %s before anything was asked for", path)
 	}
-	await(t, parent, keptDirs)
+	await(t, all, keptDirs)
 	taken := map[string]bool{}
 	for range 12 {
 		var mu sync.Mutex
@@ -62,13 +71,13 @@ func TestDirs(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		await(t, parent, keptDirs)
+		await(t, all, keptDirs)
 	}
 	if len(taken) < 4*keptDirs {
 		t.Errorf("only %d were taken", len(taken))
 	}
-	// Those there are can be in two places, and one more may be empty.
-	if places, err := os.ReadDir(parent); err != nil || len(places) > 3 {
+	// Those in litters can be in two places, and one more may be empty.
+	if places, err := os.ReadDir(parent); err != nil || litter > 1 && len(places) > 3 {
 		t.Errorf("there are %d places, %v", len(places), err)
 	}
 	d.Close()
@@ -84,7 +93,7 @@ func TestDirs(t *testing.T) {
 func TestDirsThatCannotBeMade(t *testing.T) {
 	parent := filepath.Join(t.TempDir(), "ahead")
 	full, asked := true, make(chan bool)
-	d := OpenDirs(parent, func(path string) error {
+	d := OpenDirs(parent, 2, func(path string) error {
 		if err := mkdir(path); err != nil {
 			return err
 		}
@@ -99,10 +108,10 @@ func TestDirsThatCannotBeMade(t *testing.T) {
 	d.busy.Lock() // it has given up
 	full = false
 	d.busy.Unlock()
-	await(t, parent, 0)
+	await(t, filepath.Join(parent, "*", "*"), 0)
 	if path := d.Take(); path != "" {
 		t.Errorf("%s is half made", path)
 	}
-	await(t, parent, keptDirs)
+	await(t, filepath.Join(parent, "*", "*"), keptDirs)
 	d.Close()
 }

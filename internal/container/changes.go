@@ -44,11 +44,10 @@ func (m *Manager) ownSize(id string) int64 {
 		return 0
 	}
 	defer root.Close()
-	const mounts = "/proc/mounts"
-	if target, err := root.Readlink("etc/mtab"); err != nil || target != mounts {
+	if target, err := root.Readlink("etc/mtab"); err != nil || target != procMounts {
 		return 0
 	}
-	return int64(len(mounts))
+	return int64(len(procMounts))
 }
 
 // markRoot puts the marker into the writable layer of a new container.
@@ -65,6 +64,43 @@ func (m *Manager) markRoot(id string) error {
 	}
 	return nil
 }
+
+// ownEntries are what the engine and the runtime make in a writable layer when they
+// find nothing of the name, and the directory. A volume on /etc is filled with what the
+// image has there.
+func ownEntries(rec *Record) []snapshot.Entry {
+	if mountsEtc(rec) {
+		return nil
+	}
+	return []snapshot.Entry{{Dir: ".", Name: marker}, {Dir: "etc", Name: "mtab", Target: procMounts},
+		{Dir: "etc", Name: "resolv.conf"}, {Dir: "etc", Name: "hostname"}, {Dir: "etc", Name: "hosts"}}
+}
+
+// mountsEtc says whether something is mounted on /etc itself, or may be.
+func mountsEtc(rec *Record) bool {
+	const etc = "/etc"
+	for _, raw := range rec.HostConfig.Binds {
+		for part := range strings.SplitSeq(raw, ":") {
+			if filepath.Clean(part) == etc {
+				return true
+			}
+		}
+	}
+	for i := range rec.HostConfig.Mounts {
+		if filepath.Clean(rec.HostConfig.Mounts[i].Target) == etc {
+			return true
+		}
+	}
+	for destination := range rec.Config.Volumes {
+		if filepath.Clean(destination) == etc {
+			return true
+		}
+	}
+	return len(rec.HostConfig.VolumesFrom) > 0
+}
+
+// procMounts is what /etc/mtab is a link to.
+const procMounts = "/proc/mounts"
 
 // withoutOwn leaves out of the changes what the engine and the runtime made in
 // the writable layer: places to mount on, of which the user sees only what is

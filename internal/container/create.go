@@ -142,7 +142,7 @@ func (m *Manager) build(ctx context.Context, c *Container, o *CreateOptions) err
 			return fmt.Errorf("cannot make the directory of the container's log: %w", err)
 		}
 	}
-	options := snapshot.PrepareOptions{Ephemeral: o.HostConfig.AutoRemove}
+	options := snapshot.PrepareOptions{Ephemeral: o.HostConfig.AutoRemove, Entries: ownEntries(&c.rec)}
 	if size, ok := o.HostConfig.StorageOpt["size"]; ok {
 		limit, err := parseSize(size)
 		if err != nil {

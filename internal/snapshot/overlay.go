@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -42,7 +43,8 @@ type overlay struct {
 	quota    *quota // nil where the file system has none
 	noQuota  error  // why
 	spares   *ahead.Dirs
-	last     atomic.Pointer[string] // what "lower" of the last snapshot says
+	last     atomic.Pointer[kind] // of snapshot
+	kinds    sync.Map             // of the spares, by path
 }
 
 const (
@@ -68,7 +70,7 @@ func newOverlay(dir string) (*overlay, error) {
 		return nil, err
 	}
 	o.quota, o.noQuota = openQuota(s.path("snapshots"))
-	o.spares = ahead.OpenDirs(s.path("ahead"), o.makeSpare)
+	o.spares = ahead.OpenDirs(s.path("ahead"), 1, o.makeSpare)
 	return o, nil
 }
 

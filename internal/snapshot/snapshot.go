@@ -63,6 +63,17 @@ type PrepareOptions struct {
 	// asked to: the kernel otherwise syncs the whole disk below an overlay each
 	// time it is unmounted.
 	Ephemeral bool
+	// Entries are what the caller will make in the snapshot, where the layers have the
+	// directory and nothing of that name: a snapshot may have them already. The rest
+	// is the caller's, and so are they to leave out of what Changes says.
+	Entries []Entry
+}
+
+// Entry is an empty file with mode 0755, or a symbolic link where it has a target.
+type Entry struct {
+	Dir    string // of the root directory, or "."
+	Name   string
+	Target string
 }
 
 // Snapshotter is implemented by every driver and checked by the suite in

@@ -2,8 +2,10 @@ package snapshot_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-containers/gantry/internal/mount"
 	"github.com/gantry-containers/gantry/internal/snapshot"
 	"github.com/gantry-containers/gantry/internal/snapshot/snapshottest"
 )
@@ -19,7 +22,7 @@ import (
 func spares(t *testing.T, dir string, n int) map[uint64]bool {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		found, _ := filepath.Glob(filepath.Join(dir, "overlayfs", "ahead", "*", "*", "lower"))
+		found, _ := filepath.Glob(filepath.Join(dir, "overlayfs", "ahead", "*", "lower"))
 		if len(found) == n {
 			inodes := map[uint64]bool{}
 			for _, path := range found {
@@ -171,4 +174,105 @@ func TestSparesOfAFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 	spares(t, dir, 4)
+}
+
+// What a person would lose: a container whose /etc is that of another image, or in
+// which an empty file hides one of the image.
+func TestEntriesOfSpares(t *testing.T) {
+	dir := t.TempDir()
+	s := openOverlay(t, dir)
+	type file = snapshottest.File
+	unpack := func(files ...file) digest.Digest { return snapshottest.Unpack(t, s, files...) }
+	old := unpack(file{Name: "etc/", Mode: 0o700}, file{Name: "etc/hosts", Content: "1"}, file{Name: "etc/old"})
+	images := map[string]struct {
+		layers []digest.Digest
+		made   string // of the entries
+	}{
+		"plain":       {[]digest.Digest{old}, "env etc/mtab etc/name"},
+		"changed":     {[]digest.Digest{old, unpack(file{Name: "etc/", Mode: 0o1711, UID: 7, GID: 8}, file{Name: "etc/name", Content: "2"})}, "env etc/mtab"},
+		"below":       {[]digest.Digest{old, unpack(file{Name: "env", Content: "1"})}, "etc/mtab etc/name"},
+		"without":     {[]digest.Digest{old, unpack(file{Name: "etc/.wh.hosts"})}, "env etc/hosts etc/mtab etc/name"},
+		"hidden":      {[]digest.Digest{old, unpack(file{Name: ".wh.etc"})}, "env"},
+		"a link":      {[]digest.Digest{old, unpack(file{Name: "etc", Symlink: "a"})}, "env"},
+		"over a link": {[]digest.Digest{unpack(file{Name: "etc", Symlink: "/etc"}), unpack(file{Name: "etc/", Mode: 0o711})}, "env etc/hosts etc/mtab etc/name"},
+		"anew":        {[]digest.Digest{old, unpack(file{Name: "etc/"}, file{Name: "etc/.wh..wh..opq"}, file{Name: "etc/new", Content: "2"})}, "env"},
+		"hidden below": {[]digest.Digest{old, unpack(file{Name: "etc/"}, file{Name: "etc/.wh..wh..opq"}, file{Name: "etc/new", Content: "2"}),
+			unpack(file{Name: "etc/", Mode: 0o711})}, "env etc/hosts etc/mtab etc/name"},
+		"attributes":  {[]digest.Digest{unpack(file{Name: "etc/", Xattrs: map[string]string{"user.x": "y"}})}, "env"},
+		"none at all": {nil, "env"},
+	}
+	entries := []snapshot.Entry{{Dir: ".", Name: "env"}, {Dir: "etc", Name: "mtab", Target: "/proc/mounts"}, {Dir: "etc", Name: "hosts"}, {Dir: "etc", Name: "name"}}
+	ids := 0
+	prepare := func(image string, entries []snapshot.Entry) (id string) {
+		t.Helper()
+		ids++
+		id = fmt.Sprint(ids)
+		if err := s.Prepare(t.Context(), id, images[image].layers, snapshot.PrepareOptions{Entries: entries}); err != nil {
+			t.Fatal(err)
+		}
+		spares(t, dir, 4)
+		return id
+	}
+	// etc is what is seen of the directory itself.
+	etc := func(id string) string {
+		t.Helper()
+		mounts, err := s.Mounts(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := mount.Detached(mounts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		var st unix.Stat_t
+		err = unix.Fstatat(int(root.Fd()), "etc", &st, unix.AT_SYMLINK_NOFOLLOW)
+		return fmt.Sprint(err, st.Mode, st.Uid, st.Gid)
+	}
+	var now unix.Timespec
+	check := func(id, image, want string) {
+		t.Helper()
+		list, err := s.Changes(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var made []string
+		for _, c := range list {
+			if c.Kind == snapshot.Added {
+				made = append(made, c.Path[1:])
+			} else if c.Path != "/etc" || !c.Entries {
+				t.Errorf("of %s there is a change of %s", image, c.Path)
+			}
+		}
+		if got := strings.Join(made, " "); got != want {
+			t.Errorf("of %s there are %q, not %q", image, got, want)
+		}
+		if strings.Contains(want, "etc") {
+			if st := stat(t, filepath.Join(dir, "overlayfs/snapshots", id, "fs/etc")); st.Mtim.Nano() < now.Nano() {
+				t.Errorf("the /etc of %s is older than the container", image)
+			}
+		}
+	}
+	prepare("none at all", entries)
+	for image, of := range images {
+		for range 4 { // spares like another
+			check(prepare(image, nil), image, "")
+		}
+		bare := prepare(image, nil)
+		check(bare, image, "")
+		prepare(image, entries)
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+			t.Fatal(err)
+		}
+		id := prepare(image, entries)
+		check(id, image, of.made)
+		if got, want := etc(id), etc(bare); got != want {
+			t.Errorf("/etc of %s is %s, not %s", image, got, want)
+		}
+		check(prepare(image, nil), image, "")
+		prepare(image, entries)
+		if image != "none at all" {
+			check(prepare("none at all", entries), "another than "+image, "")
+		}
+	}
 }

@@ -344,7 +344,7 @@ func (s *store) discard(path string) error {
 // aside gives a directory another name, under which it is rubbish. A disk may be
 // too full even for that; then the directory loses what says that it is whole.
 func (s *store) aside(path string) (string, error) {
-	tmp := s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
+	tmp := s.rubbish()
 	err := unix.Rename(path, tmp)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		if merr := os.Remove(filepath.Join(path, "meta")); merr == nil || errors.Is(merr, fs.ErrNotExist) {
@@ -355,6 +355,11 @@ func (s *store) aside(path string) (string, error) {
 		err = &os.LinkError{Op: "rename", Old: path, New: tmp, Err: err}
 	}
 	return tmp, err
+}
+
+// rubbish is a name nobody has that the next start would sweep away.
+func (s *store) rubbish() string {
+	return s.path("tmp", fmt.Sprintf("removed-%d", s.removed.Add(1)))
 }
 
 // discardAside is discard for what nobody waits for to be gone from the disk.
