@@ -23,6 +23,7 @@ type ahead struct {
 
 	// What an engine that does it leaves here: one of the two.
 	stream *client.Stream // attached
+	tells  bool           // the stream, how the run ended
 	begun  func() error   // returns how the start of a detached container went
 }
 
@@ -32,7 +33,17 @@ func aheadOf(cfg *container.Config, keys string) *ahead {
 	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
 		return &ahead{params: url.Values{"detach": {"1"}}}
 	}
-	return &ahead{params: attachQuery(cfg, keys)}
+	params := attachQuery(cfg, keys)
+	if mayTell(cfg) {
+		params.Set("end", "1")
+	}
+	return &ahead{params: params}
+}
+
+// mayTell says whether an engine may tell on the attached stream how the run ended: in
+// a frame, and when we send nothing (internal/container, RunOptions.TellsEnd).
+func mayTell(cfg *container.Config) bool {
+	return !cfg.Tty && !cfg.AttachStdin && (cfg.AttachStdout || cfg.AttachStderr)
 }
 
 // create sends the request r, which creates a container.
@@ -50,7 +61,7 @@ func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request)
 			s.Close()
 			return created, fmt.Errorf("cannot read the engine's answer: %w", err)
 		}
-		h.stream = s
+		h.stream, h.tells = s, resp.Header.Get("Gantry-Run") == "end=1"
 		return created, nil
 	}
 	answers := json.NewDecoder(resp.Body)
@@ -84,7 +95,14 @@ func (a *app) runAhead(ctx context.Context, cmd *cobra.Command, f *runFlags, spe
 	cfg := spec.Config
 	att := a.attachment(f.ahead.stream, cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.Tty, a.detachKeys(f.detachKeys))
 	streamed := make(chan error, 1)
-	go func() { streamed <- a.copy(ctx, att) }()
+	if f.ahead.tells {
+		if told, err := seeTold(ctx, cmd, att); told || err != nil {
+			return err
+		}
+		streamed <- nil // an engine is to be asked
+	} else {
+		go func() { streamed <- a.copy(ctx, att) }()
+	}
 	var end *waiting
 	waited := make(chan error, 1)
 	go func() {

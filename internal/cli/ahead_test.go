@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,12 +24,21 @@ func (f *fake) startsItself(stream func(net.Conn)) {
 	f.answer(createRoute, answer{stream: stream, header: map[string]string{"Gantry-Created": `{"Id":"` + fakeID + `","Warnings":["beware"]}`}})
 }
 
-// awaitConnections returns when a client has made so many. One that has made a
-// second while its container is being created has taken over the signals.
-func (f *fake) awaitConnections(n int) {
-	for range n {
-		<-f.accepted
+// asking is the call that is being answered. It is called with the lock held.
+func (f *fake) asking() call { return f.calls[len(f.calls)-1] }
+
+// awaitSignals returns when a client has taken over the signals that are for its
+// container. Go takes over most at once; SIGCONT is the last of the others.
+func awaitSignals(t *testing.T, pid int) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		status, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+		_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
+		caught, _, _ = strings.Cut(caught, "\n")
+		if mask, _ := strconv.ParseUint(caught, 16, 64); mask&(1<<(syscall.SIGCONT-1)) != 0 {
+			return
+		}
 	}
+	t.Error("the client did not take over its signals")
 }
 
 // One request creates, attaches and starts; the other waits. Input, output, exit
@@ -212,14 +222,13 @@ func TestSignalBeforeTheContainer(t *testing.T) {
 		close(killed)
 	}})
 	f.answer(waitRoute, answer{body: `{"StatusCode":143}`, stall: killed})
-	cmd := command(t, "gantry", f.Host, "run", "busybox")
 	a := f.answers[createRoute]
 	a.then = func() {
-		f.awaitConnections(2)
-		cmd.Process.Signal(syscall.SIGTERM)
+		awaitSignals(t, f.asking().pid)
+		syscall.Kill(f.asking().pid, syscall.SIGTERM)
 	}
 	f.answer(createRoute, a)
-	if got := finishRun(t, cmd); got.Code != 143 || !late {
+	if got := run(t, "gantry", f.Host, "run", "busybox"); got.Code != 143 || !late {
 		t.Errorf("%+v, and the container was started before: %v", got, late)
 	}
 }
@@ -230,9 +239,9 @@ func TestSignalWithoutContainer(t *testing.T) {
 	over := make(chan bool)
 	defer close(over)
 	cmd := command(t, "gantry", f.Host, "run", "busybox")
-	f.answer(createRoute, answer{by: func(call) answer {
-		f.awaitConnections(2)
-		cmd.Process.Signal(syscall.SIGTERM)
+	f.answer(createRoute, answer{by: func(c call) answer {
+		awaitSignals(t, c.pid)
+		syscall.Kill(c.pid, syscall.SIGTERM)
 		<-over
 		return answer{broken: true}
 	}})

@@ -142,7 +142,7 @@ func TestRunCIDFile(t *testing.T) {
 // Signals reach the container, and the command lives until it has ended.
 func TestRunProxiesSignals(t *testing.T) {
 	f := newFake(t)
-	attached, killed := make(chan bool, 1), make(chan bool, 1)
+	attached, started, killed := make(chan bool, 1), make(chan int, 1), make(chan bool, 1)
 	f.answer(attachRoute, answer{stream: func(c net.Conn) {
 		attached <- true
 		<-killed
@@ -150,15 +150,12 @@ func TestRunProxiesSignals(t *testing.T) {
 	}})
 	f.answer("POST /containers/"+fakeID+"/wait", answer{body: `{"StatusCode":143}`})
 	f.answer("POST /containers/"+fakeID+"/kill", answer{status: 204, then: func() { killed <- true }})
-	started := make(chan bool, 1)
-	f.answer("POST /containers/"+fakeID+"/start", answer{status: 204, then: func() { started <- true }})
-	cmd := command(t, "gantry", f.Host, "run", "busybox")
+	f.answer("POST /containers/"+fakeID+"/start", answer{status: 204, then: func() { started <- f.asking().pid }})
 	go func() {
 		<-attached
-		<-started
-		cmd.Process.Signal(syscall.SIGTERM)
+		syscall.Kill(<-started, syscall.SIGTERM)
 	}()
-	if got := finishRun(t, cmd); got.Code != 143 || got.Out != "bye\n" {
+	if got := run(t, "gantry", f.Host, "run", "busybox"); got.Code != 143 || got.Out != "bye\n" {
 		t.Error(got)
 	}
 	var signals []string

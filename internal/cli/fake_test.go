@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -17,8 +18,11 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test binary be gantry: commands run as a person runs them,
@@ -44,6 +48,7 @@ type call struct {
 	auth         string // the header X-Registry-Auth
 	raw          string // the body as it came
 	run, upgrade string // the headers Gantry-Run and Upgrade
+	pid          int    // of the client
 }
 
 func (c call) String() string {
@@ -55,9 +60,8 @@ func (c call) String() string {
 // it was asked.
 type fake struct {
 	*httptest.Server
-	Host string
-	// accepted gets a value for each of the first connections.
-	accepted chan bool
+	Host     string
+	accepted atomic.Int32 // connections
 
 	mu      sync.Mutex // guards what follows
 	calls   []call
@@ -88,10 +92,13 @@ func newFake(t testing.TB) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{Host: "unix://" + sock, answers: map[string]answer{}, maxAPI: "1.51", accepted: make(chan bool, 10)}
+	f := &fake{Host: "unix://" + sock, answers: map[string]answer{}, maxAPI: "1.51"}
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(f.serve))
 	f.Server.Listener.Close()
-	f.Server.Listener = countingListener{l, f.accepted}
+	f.Server.Listener = countingListener{l, &f.accepted}
+	f.Server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, peerKey{}, peer(c))
+	}
 	f.Server.Start()
 	t.Cleanup(func() {
 		f.Server.CloseClientConnections()
@@ -103,16 +110,31 @@ func newFake(t testing.TB) *fake {
 
 type countingListener struct {
 	net.Listener
-	accepted chan<- bool
+	accepted *atomic.Int32
 }
 
 func (l countingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	select {
-	case l.accepted <- true:
-	default:
+	if err == nil {
+		l.accepted.Add(1)
 	}
 	return c, err
+}
+
+type peerKey struct{}
+
+// peer is the process at the other end of a connection.
+func peer(c net.Conn) (pid int) {
+	rc, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	rc.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
 }
 
 func (f *fake) answer(route string, a answer) {
@@ -140,6 +162,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := call{Method: r.Method, Path: path, Query: r.URL.Query(), auth: r.Header.Get("X-Registry-Auth"), run: r.Header.Get("Gantry-Run"), upgrade: r.Header.Get("Upgrade")}
+	c.pid, _ = r.Context().Value(peerKey{}).(int)
 	raw, _ := io.ReadAll(r.Body)
 	c.raw = string(raw)
 	if len(raw) > 0 && json.Unmarshal(raw, &c.Body) != nil {

@@ -66,7 +66,7 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 	if !f.socket { // what that puts into the container comes before the start
 		f.ahead = aheadOf(cfg, a.detachKeys(f.detachKeys))
 	}
-	if attached {
+	if attached && (f.socket || !mayTell(cfg)) {
 		f.connections = 1 // of the wait; Docker's engine is asked for more
 	}
 	if attached && f.sigProxy {
@@ -75,7 +75,7 @@ func (a *app) run1(cmd *cobra.Command, f *runFlags, spec *runflags.Container) er
 				signals = a.catchSignals(cmd.Context(), giveUp)
 			}
 		}
-		f.exists = func(id string) { signals.exists(id) }
+		f.exists = func(id string) { signals.exists(id, f.ahead != nil && f.ahead.tells) }
 	}
 	id, err := a.create(ctx, &f.createFlags, spec)
 	switch {

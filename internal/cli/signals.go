@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,9 +28,17 @@ type signalProxy struct {
 	app    *app
 	giveUp func(error)
 	ch     chan os.Signal
-	id     chan string   // gets the one ID, when the container is there
+	born   chan born     // gets one value, when the container is there
 	runs   chan struct{} // see begun
+	once   sync.Once     // closes runs
 	stop   context.CancelFunc
+}
+
+// born is a container that is there. Nobody may tell that it runs: then ask, when there
+// is something to send, which is seldom.
+type born struct {
+	id  string
+	ask bool
 }
 
 // proxySignals sends every signal we get to the container, until the returned
@@ -37,7 +46,7 @@ type signalProxy struct {
 // the second that is to end the command.
 func (a *app) proxySignals(ctx context.Context, id string, giveUp func(error)) (stop func()) {
 	p := a.catchSignals(ctx, giveUp)
-	p.exists(id)
+	p.exists(id, false)
 	p.begun()
 	return p.stop
 }
@@ -45,24 +54,25 @@ func (a *app) proxySignals(ctx context.Context, id string, giveUp func(error)) (
 // catchSignals is proxySignals for a container that is being created and started:
 // what comes before it runs is of no use to it, and waits.
 func (a *app) catchSignals(ctx context.Context, giveUp func(error)) *signalProxy {
-	p := &signalProxy{app: a, giveUp: giveUp, ch: make(chan os.Signal, 128), id: make(chan string, 1), runs: make(chan struct{})}
+	p := &signalProxy{app: a, giveUp: giveUp, ch: make(chan os.Signal, 128), born: make(chan born, 1), runs: make(chan struct{})}
 	signal.Notify(p.ch, commonSignals()...)
 	ctx, p.stop = context.WithCancel(ctx)
 	go p.run(ctx)
 	return p
 }
 
-// exists tells that the container is there. It is called once.
-func (p *signalProxy) exists(id string) {
+// exists tells that the container is there, and whether the engine is to be asked
+// when it runs. It is called once.
+func (p *signalProxy) exists(id string, ask bool) {
 	if p != nil {
-		p.id <- id
+		p.born <- born{id, ask}
 	}
 }
 
-// begun tells that the container runs, or has. It is called once, after exists.
+// begun tells that the container runs, or has. It is called after exists.
 func (p *signalProxy) begun() {
 	if p != nil {
-		close(p.runs)
+		p.once.Do(func() { close(p.runs) })
 	}
 }
 
@@ -75,10 +85,18 @@ func (p *signalProxy) end() {
 func (p *signalProxy) run(ctx context.Context) {
 	rare := time.NewTimer(rareSignals)
 	defer rare.Stop()
-	var id string
+	var b born
 	var early []os.Signal
 	var unborn <-chan time.Time
 	runs := p.runs
+	ask := func() {
+		if b.ask && len(early) > 0 {
+			go func() {
+				p.app.awaitStart(ctx, b.id)
+				p.begun()
+			}()
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,32 +104,34 @@ func (p *signalProxy) run(ctx context.Context) {
 			return
 		case <-rare.C:
 			signal.Notify(p.ch)
-		case id = <-p.id:
+		case b = <-p.born:
 			unborn = nil
+			ask()
 		case <-unborn:
 			signal.Reset()
 			raise(early[0])
 			signal.Notify(p.ch, commonSignals()...) // it was not the end
 			early, unborn = nil, nil
 		case <-runs:
-			if id == "" {
-				id = <-p.id
+			if b.id == "" {
+				b = <-p.born
 			}
 			for _, s := range early {
-				p.send(ctx, id, s)
+				p.send(ctx, b.id, s)
 			}
 			runs = nil
 		case s := <-p.ch:
 			switch {
 			case signalName(s) == "":
-			case id == "":
+			case b.id == "":
 				if early = append(early, s); unborn == nil {
 					unborn = time.After(birthPatience)
 				}
 			case runs != nil && len(early) == 0:
 				early = append(early, s)
+				ask()
 			default: // runs, or somebody insists: there may be no engine any more
-				p.send(ctx, id, s)
+				p.send(ctx, b.id, s)
 			}
 		}
 	}

@@ -58,10 +58,7 @@ func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCo
 		if lost != nil {
 			e = w.askOthers(ctx, lost)
 		}
-		if e.err != nil {
-			e.err = fmt.Errorf("error waiting for container: %w", e.err)
-		}
-		w.ended <- e
+		w.ended <- e.waitedFor()
 	}()
 	return w, nil
 }
@@ -93,6 +90,15 @@ func (w *waiting) ask(ctx context.Context) (*client.Response, error) {
 	return c.Do(ctx, &client.Request{Method: client.MethodPost, Path: w.path, Query: q})
 }
 
+// awaitStart returns when a container that is being started runs, or will not, or when
+// there is no engine to ask.
+func (a *app) awaitStart(ctx context.Context, id string) {
+	w := &waiting{app: a, path: "/containers/" + id + "/wait", condition: waitConditionFirstExit}
+	if resp, err := w.ask(ctx); err == nil {
+		resp.Body.Close()
+	}
+}
+
 // askOfStart is ask for a container that is being started. When its engine goes away
 // the next one knows whether it was.
 func (w *waiting) askOfStart(ctx context.Context) (resp *client.Response, err error) {
@@ -118,10 +124,22 @@ func readExit(resp *client.Response) (e exited, lost error) {
 		}
 		return exited{}, err
 	}
+	return exitOf(&r), nil
+}
+
+func exitOf(r *container.WaitResponse) exited {
 	if r.Error != nil && r.Error.Message != "" {
-		return exited{125, errors.New(r.Error.Message)}, nil
+		return exited{125, errors.New(r.Error.Message)}
 	}
-	return exited{int(r.StatusCode), nil}, nil
+	return exited{int(r.StatusCode), nil}
+}
+
+// waitedFor says of an error what was being done.
+func (e exited) waitedFor() exited {
+	if e.err != nil {
+		e.err = fmt.Errorf("error waiting for container: %w", e.err)
+	}
+	return e
 }
 
 // askOthers asks the engines that come after the one that was lost.

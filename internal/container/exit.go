@@ -64,6 +64,9 @@ func (m *Manager) handle(ctx context.Context, e shim.Event) {
 			m.execExited(ctx, c, &e.Status)
 			return
 		}
+		if e.LeftOpen {
+			c.freeLine()
+		}
 		// Others must hear of their exits while this one waits for an
 		// operation in progress or is being removed.
 		go m.exited(ctx, c, &e.Status)
@@ -74,6 +77,10 @@ func (m *Manager) handle(ctx context.Context, e shim.Event) {
 			m.publish(c, events.ActionExecDetach, "execID", e.Status.ExecID)
 		} else {
 			m.publish(c, events.ActionDetach)
+		}
+	case shim.EventEnd:
+		if e.AttachID == lineID {
+			c.takeLine().close() // the client has gone
 		}
 	}
 }

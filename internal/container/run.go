@@ -16,6 +16,9 @@ import (
 type RunOptions struct {
 	// Attach says which streams the client gets whom Created hands over.
 	Attach AttachOptions
+	// TellEnd asks for an Ending at the end of the stream, if TellsEnd. When anything
+	// goes wrong the stream ends without.
+	TellEnd bool
 	// Created is called once, when the container exists and is not started yet.
 	// The connection it returns, if any, is the manager's; the bytes that were
 	// read from it and not consumed come with it. After an error the container
@@ -23,18 +26,25 @@ type RunOptions struct {
 	Created func(answer api.CreateResponse, tty bool) (conn net.Conn, unread []byte, err error)
 }
 
+// TellsEnd says whether the stream to a container is to end with an Ending. That of a
+// terminal has no frames that it could be told from output by; and the input of a
+// client that may still send, unread when its connection is closed, could cut off
+// what is on the way to it.
+func (r *RunOptions) TellsEnd(tty bool) bool { return r.TellEnd && !tty && !r.Attach.Stdin }
+
 // firstRun is the first start of a container that Run has created, and what came
 // of it. Its fields but begun are guarded by the container's mu.
 type firstRun struct {
 	begun  chan struct{}     // closed when the start is over, whatever came of it
 	failed error             // why it could not be started
 	ended  *api.WaitResponse // how the run ended, once it has
+	line   *line             // to the client that is told so; nil without one
 }
 
 // Run creates a container, attaches a client to it and starts it: what Create,
 // Attach and Start do, with their errors. Nothing comes between for others: they
 // find the container being started.
-func (m *Manager) Run(ctx context.Context, o *CreateOptions, r *RunOptions) error {
+func (m *Manager) Run(ctx context.Context, o *CreateOptions, r *RunOptions) (err error) {
 	keys, err := parseDetachKeys(r.Attach.DetachKeys)
 	if err != nil {
 		return err
@@ -59,7 +69,16 @@ func (m *Manager) Run(ctx context.Context, o *CreateOptions, r *RunOptions) erro
 		return err
 	}
 	if conn != nil {
-		e, err := m.attachFirst(ctx, c, attachRequest(&rec, r.Attach, keys, unread), conn)
+		request := attachRequest(&rec, r.Attach, keys, unread)
+		if r.TellsEnd(rec.Config.Tty) {
+			request.LeaveOpen, request.AttachID = c.keepLine(conn), lineID
+		}
+		defer func() {
+			if err != nil {
+				c.sayFailure(err)
+			}
+		}()
+		e, err := m.attachFirst(ctx, c, request, conn)
 		if err != nil {
 			c.notStarted(err)
 			return err
@@ -67,6 +86,7 @@ func (m *Manager) Run(ctx context.Context, o *CreateOptions, r *RunOptions) erro
 		defer func() {
 			if e != nil && c.leave(e) {
 				e.close() // the shim was not even asked
+				c.freeLine()
 			}
 		}()
 	}

@@ -81,6 +81,13 @@ func (c *Container) unwait(w *waiter) {
 
 // wake answers those who wait for this.
 func (c *Container) wake(what waitFor) {
+	l, e := c.answer(what)
+	l.say(e)
+}
+
+// answer is wake but for the client that has a line: it returns what that is to be
+// told, now that no lock is held.
+func (c *Container) answer(what waitFor) (l *line, e *Ending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = c.gone || what == waitRemoved
@@ -91,17 +98,26 @@ func (c *Container) wake(what waitFor) {
 	kept := c.waiters[:0]
 	for _, w := range c.waiters {
 		if w.until == what {
-			answer := c.rec.waitResponse()
-			if what == waitRemoved {
-				answer.Error = nil // the removal went well
-			}
-			w.ch <- answer
+			w.ch <- *c.answerTo(what)
 		} else {
 			kept = append(kept, w)
 		}
 	}
 	clear(c.waiters[len(kept):])
 	c.waiters = kept
+	if c.run == nil || c.run.failed != nil || what == waitExit && c.rec.HostConfig.AutoRemove {
+		return nil, nil // whose start failed is told that, see Run
+	}
+	return c.takeLineLocked(), &Ending{WaitResponse: c.answerTo(what)}
+}
+
+// answerTo is the answer to those who wait for this.
+func (c *Container) answerTo(what waitFor) *api.WaitResponse {
+	answer := c.rec.waitResponse()
+	if what == waitRemoved {
+		answer.Error = nil // the removal went well
+	}
+	return &answer
 }
 
 func (r *Record) waitResponse() api.WaitResponse {

@@ -19,7 +19,10 @@ import (
 const (
 	// runHeader of a request holds the parameters of the attach, as its query
 	// would, or detach=1. In the answer to the latter it says that a second
-	// document follows when the start is over: {} or the error.
+	// document follows when the start is over: {} or the error. With end=1 the
+	// client asks to be told on the attached stream how the run ended; in the answer
+	// to it end=1 says that it is: in a last frame, container.FrameEnding. A stream
+	// that ends without leaves the client to wait.
 	runHeader = "Gantry-Run"
 	// runUpgrade is what the connection of a client that attaches becomes: the
 	// answer is 101 as soon as the container exists.
@@ -61,13 +64,18 @@ func (s *Server) runContainer(w *response, r *request, o *container.CreateOption
 	asked := &request{Request: &http.Request{Form: run}}
 	options := &container.RunOptions{Attach: attachOptions(asked)}
 	options.Attach.Stream, options.Attach.Logs = true, false
+	options.TellEnd = run.Get("end") == "1"
 	options.Created = func(answer ctypes.CreateResponse, tty bool) (net.Conn, []byte, error) {
 		created, err := json.Marshal(withWarnings(answer, warnings))
 		if err != nil {
 			return nil, nil, err
 		}
+		told := ""
+		if options.TellsEnd(tty) {
+			told = runHeader + ": end=1\r\n"
+		}
 		return takeOver(w, r, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+streamType(r, tty)+
-			"\r\nConnection: Upgrade\r\nUpgrade: "+runUpgrade+"\r\n"+createdHeader+": "+string(created)+"\r\n\r\n")
+			"\r\nConnection: Upgrade\r\nUpgrade: "+runUpgrade+"\r\n"+told+createdHeader+": "+string(created)+"\r\n\r\n")
 	}
 	return s.containers.Run(r.Context(), o, options)
 }

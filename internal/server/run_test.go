@@ -67,6 +67,35 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A client is promised to be told of the end on its stream only if it asked for that,
+// and where it can be: an older client gets what it got.
+func TestRunTellsTheEnd(t *testing.T) {
+	for query, want := range map[string][2]bool{ // asked for, and promised
+		"stdout=1&end=1":         {true, true},
+		"stdout=1":               {false, false},
+		"stdin=1&stdout=1&end=1": {true, false},
+	} {
+		for _, tty := range []bool{false, true} {
+			f := newFixture()
+			f.containers.run = func(_ *container.CreateOptions, r *container.RunOptions) error {
+				conn, _, err := r.Created(ctypes.CreateResponse{ID: "abc"}, tty)
+				if err != nil {
+					return err
+				}
+				if r.TellEnd != want[0] {
+					t.Errorf("%s: %+v", query, r)
+				}
+				return conn.Close()
+			}
+			s := f.listen(t)
+			resp, _, _ := dial(t, s.Listener.Addr().String(), runRequest("v1.51", "Gantry-Run: stream=1&"+query+"\r\n"+askedUpgrade))
+			if promised := resp.Header.Get("Gantry-Run") == "end=1"; resp.StatusCode != 101 || promised != (want[1] && !tty) {
+				t.Errorf("%s, with a terminal: %v: got %s %v", query, tty, resp.Status, resp.Header)
+			}
+		}
+	}
+}
+
 // What keeps a container from being created is told as ever.
 func TestRunRefused(t *testing.T) {
 	f := newFixture()

@@ -72,6 +72,10 @@ type AttachRequest struct {
 	DetachKeys            []byte `json:",omitempty"` // none: ctrl-p ctrl-q; only looked for on a terminal
 	Unread                []byte `json:",omitempty"` // input that was read from the client already
 	AttachID              string `json:",omitempty"` // comes back in events; chosen by the caller
+	// LeaveOpen has the connection outlast the process: the caller has it too, and
+	// goes on with it after an EventExit that says LeftOpen. A stream that ends in
+	// any other way is shut down all the same.
+	LeaveOpen bool `json:",omitempty"`
 	// Run is when the run began that the client means: if that one has ended, so
 	// has the stream. Without it the client waits for the next run.
 	Run time.Time `json:",omitzero"`
@@ -107,4 +111,9 @@ type Event struct {
 	Type string
 	Status
 	AttachID string `json:",omitempty"` // of EventDetach and EventEnd
+	// LeftOpen says of EventExit that all output is with the client that asked for
+	// LeaveOpen, and nothing more comes: there is no EventEnd of it. One that does
+	// not read has its connection shut down instead, when it has read. An exit that
+	// is told again does not tell this.
+	LeftOpen bool `json:",omitempty"`
 }

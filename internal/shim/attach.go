@@ -270,6 +270,19 @@ func (t *task) detach(c *client, kind string) {
 	}
 }
 
+// leaveOpen lets the clients go that want to be, now that all output is with them.
+// It reports whether there was one.
+func (t *task) leaveOpen() (left bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool {
+		ok := c.r.LeaveOpen && c.leaveOpen()
+		left = left || ok
+		return ok
+	})
+	return left
+}
+
 // detachAll ends all streams, the process having ended.
 func (t *task) detachAll() {
 	t.mu.Lock()

@@ -19,20 +19,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slow is a client that does not read until told to.
-func (s *shimTest) slow(r *AttachRequest) net.Conn {
+// ends are those of the connection of a client that does not read until told to.
+func (s *shimTest) ends() (mine net.Conn, theirs *os.File) {
 	s.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		s.Fatal(err)
 	}
-	mine, theirs := os.NewFile(uintptr(fds[0]), "mine"), os.NewFile(uintptr(fds[1]), "theirs")
-	c, err := net.FileConn(mine)
-	if err != nil {
+	file := os.NewFile(uintptr(fds[0]), "mine")
+	defer file.Close()
+	if mine, err = net.FileConn(file); err != nil {
 		s.Fatal(err)
 	}
-	mine.Close()
-	s.Cleanup(func() { c.Close() })
+	s.Cleanup(func() { mine.Close() })
+	return mine, os.NewFile(uintptr(fds[1]), "theirs")
+}
+
+// slow is such a client, attached.
+func (s *shimTest) slow(r *AttachRequest) net.Conn {
+	s.Helper()
+	c, theirs := s.ends()
 	if err := s.Attach(s.Context(), r, theirs); err != nil {
 		s.Fatal(err)
 	}

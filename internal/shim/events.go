@@ -46,8 +46,8 @@ func (h *Holder) publish(e Event) {
 
 // publishExit ends t in one step: a subscriber that comes meanwhile is told of
 // it either with all former exits or now.
-func (h *Holder) publishExit(t *task) {
-	e := Event{Type: EventExit, Status: t.status()}
+func (h *Holder) publishExit(t *task, leftOpen bool) {
+	e := Event{Type: EventExit, Status: t.status(), LeftOpen: leftOpen}
 	h.mu.Lock()
 	close(t.ended)
 	told := make([]*subscriber, 0, 1)

@@ -37,7 +37,7 @@ func TestExitIsToldAtOnce(t *testing.T) {
 	ours, theirs := unixPair(t)
 	s := newSubscriber(ours)
 	h.watch[s] = struct{}{} // without deliver
-	h.publishExit(newTask(h, key{"first", ""}))
+	h.publishExit(newTask(h, key{"first", ""}), false)
 	theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
 	f, err := receive(theirs)
 	if err != nil {
@@ -46,8 +46,8 @@ func TestExitIsToldAtOnce(t *testing.T) {
 	if got := string(f.json); len(s.queue) != 0 || len(got) == 0 {
 		t.Errorf("sent %s, and %d events wait", got, len(s.queue))
 	}
-	h.publishExit(newTask(h, key{"second", ""})) // sent, and not read
-	h.publishExit(newTask(h, key{"third", ""}))
+	h.publishExit(newTask(h, key{"second", ""}), false) // sent, and not read
+	h.publishExit(newTask(h, key{"third", ""}), false)
 	if len(s.queue) != 1 || s.queue[0].ID != "third" {
 		t.Errorf("%d events wait for a subscriber that does not read, want the last", len(s.queue))
 	}

@@ -17,8 +17,10 @@ func (t *task) wait() {
 	drained := t.drainPumps()
 	closed := make(chan struct{})
 	t.h.guarded(func() {
+		complete := false
 		select {
 		case <-drained:
+			complete = true
 			t.closeLog()
 			close(closed)
 		default:
@@ -28,8 +30,8 @@ func (t *task) wait() {
 				close(closed)
 			}()
 		}
-		t.recordExit()
-		t.h.publishExit(t)
+		t.recordExit() // nobody can attach from now on
+		t.h.publishExit(t, complete && t.leaveOpen())
 	})
 	<-closed
 	t.h.guarded(t.cleanUp)

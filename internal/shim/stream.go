@@ -157,6 +157,21 @@ func (c *client) drop() {
 	})
 }
 
+// leaveOpen lets the socket go with all output in it, for who has it too. It reports
+// false when output is held up, or was lost: then the stream has to end.
+func (c *client) leaveOpen() bool {
+	if !c.mu.TryLock() {
+		return false // what an upgrade interrupted is being sent
+	}
+	defer c.mu.Unlock()
+	if c.dead || len(c.unsent) > 0 {
+		return false
+	}
+	c.dead = true
+	c.drop()
+	return true
+}
+
 // finish ends the stream so that its last byte arrives: what the client still
 // sends is read and thrown away, for closing a socket with unread input would
 // reset it.
