@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -57,7 +58,7 @@ func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request)
 		return created, err
 	}
 	if s, ok := resp.Body.(*client.Stream); ok {
-		if err := json.Unmarshal([]byte(resp.Header.Get("Gantry-Created")), &created); err != nil {
+		if created, err = readCreated(resp.Header.Get("Gantry-Created")); err != nil {
 			s.Close()
 			return created, fmt.Errorf("cannot read the engine's answer: %w", err)
 		}
@@ -85,6 +86,15 @@ func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request)
 		return nil
 	}
 	return created, nil
+}
+
+// readCreated reads what is in the header of an answer, as a rule the ID alone.
+func readCreated(text string) (created container.CreateResponse, err error) {
+	id, ok := between(text, `{"Id":"`, `","Warnings":[]}`)
+	if _, notHex := hex.DecodeString(id); ok && notHex == nil {
+		return container.CreateResponse{ID: id}, nil
+	}
+	return created, json.Unmarshal([]byte(text), &created)
 }
 
 // runAhead is runAttached for a container that the engine is starting already, with

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/container"
 )
 
 const createRoute = "POST /containers/create"
@@ -253,5 +255,20 @@ func TestSignalWithoutContainer(t *testing.T) {
 	cmd.Wait()
 	if s := cmd.ProcessState.Sys().(syscall.WaitStatus); !s.Signaled() || s.Signal() != syscall.SIGTERM {
 		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
+}
+
+// What is read without encoding/json is what that reads.
+func TestReadCreated(t *testing.T) {
+	for _, text := range []string{
+		`{"Id":"` + fakeID + `","Warnings":[]}`, `{"Id":"` + fakeID + `","Warnings":["x"]}`, `{"Id":"abc\u0041","Warnings":[]}`,
+		`{"Id":"ab","x":"","Warnings":[]}`, `{"Warnings":null,"Id":"ab"}`, `{"Id":"ab"`, ``,
+	} {
+		var want container.CreateResponse
+		failed := json.Unmarshal([]byte(text), &want)
+		got, err := readCreated(text)
+		if got.ID != want.ID || len(got.Warnings) != len(want.Warnings) || (err == nil) != (failed == nil) {
+			t.Errorf("%s: got %+v, %v, want %+v, %v", text, got, err, want, failed)
+		}
 	}
 }

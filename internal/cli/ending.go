@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -86,8 +88,28 @@ func readEnding(r io.Reader) (*ending, error) {
 		return nil, nil
 	}
 	var e ending
+	if code, ok := onlyNumber(string(text), `{"StatusCode":`, `}`); ok {
+		e.StatusCode = code
+		return &e, nil
+	}
 	if json.Unmarshal(text, &e) != nil {
 		return nil, nil // it was cut
 	}
 	return &e, nil
+}
+
+// onlyNumber returns what is between two texts, if that is a number: nearly all
+// endings are no more, and encoding/json takes longer to learn their type than the
+// container to be waited for.
+func onlyNumber(text, before, after string) (n int64, ok bool) {
+	digits, ok := between(text, before, after)
+	n, err := strconv.ParseInt(digits, 10, 64)
+	return n, ok && err == nil && digits[0] != '+'
+}
+
+// between returns what is between the two ends of a text, if they are those.
+func between(text, before, after string) (string, bool) {
+	text, begins := strings.CutPrefix(text, before)
+	text, ends := strings.CutSuffix(text, after)
+	return text, begins && ends
 }

@@ -24,8 +24,9 @@ func TestRunOnOneConnection(t *testing.T) {
 	failed := "\n\nRun 'gantry run --help' for more information\n"
 	long := strings.Repeat("0123456789", 10_000)
 	for text, want := range map[string]result{
-		`{"StatusCode":0}`: {long + "out\n", "err\n", 0},
-		`{"StatusCode":3}`: {long + "out\n", "err\n", 3},
+		`{"StatusCode": 7}`: {long + "out\n", "err\n", 7},
+		`{"StatusCode":0}`:  {long + "out\n", "err\n", 0},
+		`{"StatusCode":3}`:  {long + "out\n", "err\n", 3},
 		`{"StatusCode":255,"Error":{"Message":"the exit code is unknown"}}`: {long + "out\n", "err\ngantry: error waiting for container: the exit code is unknown\n", 125},
 		`{"message":"exec: \"x\": executable file not found in $PATH"}`:     {"", `gantry: exec: "x": executable file not found in $PATH` + failed, 127},
 		`{"message":"exec: \"/etc\": is a directory"}`:                      {"", `gantry: exec: "/etc": is a directory` + failed, 126},

@@ -75,6 +75,7 @@ type answer struct {
 	header map[string]string
 	stream func(net.Conn)    // for requests that leave HTTP
 	stall  chan bool         // headers are sent, and the body when it is closed
+	headed func()            // runs between the two
 	then   func()            // runs before the answer is sent, with the lock held
 	by     func(call) answer // chooses the answer
 	broken bool              // the connection ends without an answer
@@ -216,6 +217,9 @@ func (f *fake) reply(w http.ResponseWriter, a answer) {
 	w.WriteHeader(a.status)
 	if a.stall != nil {
 		w.(http.Flusher).Flush()
+		if a.headed != nil {
+			a.headed()
+		}
 		<-a.stall
 	}
 	io.WriteString(w, a.body)

@@ -55,8 +55,7 @@ func TestEngineDies(t *testing.T) {
 			}
 			f.answer(attachRoute, answer{stream: stream})
 			f.answer("POST /exec/e1/start", answer{stream: stream})
-			f.answer(waitRoute, answer{stall: stall, then: func() {
-				close(waited)
+			f.answer(waitRoute, answer{stall: stall, then: func() { close(waited) }, headed: func() {
 				if command1 == "wait" {
 					go f.die(stall)
 				}
