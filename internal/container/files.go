@@ -132,14 +132,25 @@ func overwrite(path string, content []byte) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	file := os.NewFile(uintptr(fd), path)
-	defer file.Close()
-	if _, err := file.Write(content); err != nil {
-		return err
+	defer unix.Close(fd)
+	for rest := content; len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "write", Path: path, Err: err}
+		}
+		rest = rest[n:]
 	}
-	info, err := file.Stat()
-	if err == nil && info.Size() > int64(len(content)) {
-		err = file.Truncate(int64(len(content)))
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return err
+	if info.Size > int64(len(content)) {
+		if err := unix.Ftruncate(fd, int64(len(content))); err != nil {
+			return &os.PathError{Op: "truncate", Path: path, Err: err}
+		}
+	}
+	return nil
 }

@@ -38,6 +38,25 @@ type rig struct {
 	opts   Options
 }
 
+// tags and digests are what an image is called.
+func (r *rig) tags(ref string) []string {
+	r.t.Helper()
+	info, err := r.Inspect(r.t.Context(), ref, InspectOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return info.RepoTags
+}
+
+func (r *rig) digests(ref string) []string {
+	r.t.Helper()
+	info, err := r.Inspect(r.t.Context(), ref, InspectOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return info.RepoDigests
+}
+
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir()}

@@ -125,7 +125,7 @@ func TestIndexWhole(t *testing.T) {
 	pulled.restart()
 	pulled.wantServed(h.host()+"/team/multi", f.all()...)
 	if got, err := pulled.Resolve(t.Context(), ref, nil); err != nil || got.ID != f.host.id() ||
-		!slices.Equal(got.RepoDigests, []string{h.host() + "/team/multi@" + f.index.digest().String()}) {
+		!slices.Equal(pulled.digests(ref), []string{h.host() + "/team/multi@" + f.index.digest().String()}) {
 		t.Errorf("resolved %+v, %v", got, err)
 	}
 
@@ -298,7 +298,7 @@ func TestOldRecords(t *testing.T) {
 	if len(r.byIndex) != 0 {
 		t.Fatal("the index is known without a name that stands for it")
 	}
-	if got, err := r.Resolve(t.Context(), ref, nil); err != nil || got.ID != f.host.id() || len(got.RepoDigests) != 1 {
+	if got, err := r.Resolve(t.Context(), ref, nil); err != nil || got.ID != f.host.id() || len(r.digests(ref)) != 1 {
 		t.Fatalf("resolved %+v, %v", got, err)
 	}
 	r.wantServed(h.host()+"/multi", f.host)

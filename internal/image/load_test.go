@@ -167,7 +167,7 @@ func TestSavePeers(t *testing.T) {
 	}
 	r2.load(data)
 	got, err := r2.Resolve(t.Context(), "save/me:2", nil)
-	if err != nil || got.ID != img.id() || got.Manifest != img.digest() || len(got.RepoTags) != 2 {
+	if err != nil || got.ID != img.id() || got.Manifest != img.digest() || len(r2.tags("save/me:2")) != 2 {
 		t.Errorf("loaded again: %+v, %v", got, err)
 	}
 	need(t, "umoci")

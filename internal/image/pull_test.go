@@ -122,7 +122,7 @@ func TestPull(t *testing.T) {
 	digested := h.host() + "/team/web@" + img.digest().String()
 	r.pull(digested)
 	got, err := r.Resolve(t.Context(), digested, nil)
-	if err != nil || !slices.Equal(got.RepoDigests, []string{digested}) || !slices.Equal(got.RepoTags, []string{ref}) {
+	if err != nil || !slices.Equal(r.digests(digested), []string{digested}) || !slices.Equal(r.tags(digested), []string{ref}) {
 		t.Errorf("resolved %+v, %v", got, err)
 	}
 	for d, n := range h.fetched {
@@ -162,8 +162,8 @@ func TestPullPlatform(t *testing.T) {
 	if got, err := r.Resolve(t.Context(), ref, nil); err != nil || got.ID != x.id() {
 		t.Errorf("the host's: %v, %v", got, err)
 	}
-	if got, _ := r.Resolve(t.Context(), ref, nil); !slices.Equal(got.RepoDigests, []string{h.host() + "/multi@" + index.digest().String()}) {
-		t.Errorf("repository digests: %v", got.RepoDigests)
+	if got := r.digests(ref); !slices.Equal(got, []string{h.host() + "/multi@" + index.digest().String()}) {
+		t.Errorf("repository digests: %v", got)
 	}
 	if err := r.Pull(t.Context(), ref, PullOptions{Platform: &v7}); err != nil {
 		t.Fatal(err)
@@ -448,7 +448,7 @@ func TestPullPeers(t *testing.T) {
 		r.pull(ref)
 		want := strings.TrimSpace(run(t, "skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", "docker://"+ref))
 		got, err := r.Resolve(t.Context(), ref, nil)
-		if err != nil || !slices.Equal(got.RepoDigests, []string{addr + "/peer/web@" + want}) || len(got.Layers) != 2 {
+		if err != nil || !slices.Equal(r.digests(ref), []string{addr + "/peer/web@" + want}) || len(got.Layers) != 2 {
 			t.Errorf("%s: %+v, %v", format, got, err)
 		}
 	}

@@ -16,12 +16,10 @@ import (
 // Image is an image as a container is made from it. It is the caller's, and
 // describes the image at the time it was asked for.
 type Image struct {
-	ID          digest.Digest
-	Manifest    digest.Digest
-	Config      dockerspec.DockerOCIImage
-	Layers      []digest.Digest // diff IDs, bottom first
-	RepoTags    []string
-	RepoDigests []string
+	ID       digest.Digest
+	Manifest digest.Digest
+	Config   dockerspec.DockerOCIImage
+	Layers   []digest.Digest // diff IDs, bottom first
 }
 
 // Resolve finds an image by name, name:tag, name@digest, ID or the beginning of
@@ -39,14 +37,11 @@ func (m *Manager) Resolve(ctx context.Context, ref string, platform *ocispec.Pla
 	m.touch(e.id)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	tags, digests := m.names(e.id)
 	return &Image{
-		ID:          e.id,
-		Manifest:    e.Manifest.Digest,
-		Config:      *config,
-		Layers:      e.diffIDs(),
-		RepoTags:    tags,
-		RepoDigests: digests,
+		ID:       e.id,
+		Manifest: e.Manifest.Digest,
+		Config:   *config,
+		Layers:   e.diffIDs(),
 	}, nil
 }
 
