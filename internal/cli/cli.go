@@ -182,7 +182,7 @@ func (a *app) root(args []string) *cobra.Command {
 			a.help(cmd)
 			return nil
 		},
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true, DisableDefaultCmd: len(args) > 0 && inTable(args[0])},
 	}
 	new(globals).addTo(root.Flags()) // for the help; the values were read before
 	root.SetOut(a.out)

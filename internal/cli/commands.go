@@ -141,6 +141,10 @@ func isBuiltin(word string) bool {
 	case "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 		return true
 	}
+	return inTable(word)
+}
+
+func inTable(word string) bool {
 	return slices.ContainsFunc(commands(), func(e entry) bool { return e.at("", word) && !e.program })
 }
 

@@ -52,11 +52,11 @@ func sparse(b *bytes.Buffer, v reflect.Value) error {
 			return nil
 		}
 	case reflect.Slice, reflect.Array:
-		if plain(t) && scalar(t.Elem()) && t.Elem().Kind() != reflect.Uint8 && (t.Kind() == reflect.Array || !v.IsNil()) {
+		if t.Elem().Kind() != reflect.Uint8 && (t.Kind() == reflect.Array || !v.IsNil()) && plain(t) && (v.Len() == 0 || scalar(t.Elem())) {
 			return sparseList(b, v)
 		}
 	case reflect.Map:
-		if plain(t) && t.Key().Kind() == reflect.String && scalar(t.Elem()) && !v.IsNil() {
+		if !v.IsNil() && plain(t) && (v.Len() == 0 || t.Key().Kind() == reflect.String && scalar(t.Elem())) {
 			return sparseMap(b, v)
 		}
 	default:

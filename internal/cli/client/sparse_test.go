@@ -160,7 +160,11 @@ func fill(v reflect.Value, r *rand.Rand, all bool) {
 		}
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
-		for range r.IntN(3) + 1 {
+		n := r.IntN(3)
+		if all {
+			n++
+		}
+		for range n {
 			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
 			fill(key, r, true)
 			fill(value, r, all)
