@@ -30,18 +30,6 @@ func sparse(b *bytes.Buffer, v reflect.Value) error {
 	}
 	t := v.Type()
 	switch v.Kind() {
-	case reflect.Slice, reflect.Map: // no matter of what
-		if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 || v.IsNil() || v.Len() > 0 || !plain(t) {
-			break
-		}
-		if t.Kind() == reflect.Slice {
-			b.WriteString("[]")
-		} else {
-			b.WriteString("{}")
-		}
-		return nil
-	}
-	switch v.Kind() {
 	case reflect.Struct:
 		if plain(t) {
 			b.WriteByte('{')
