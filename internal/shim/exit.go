@@ -2,7 +2,6 @@ package shim
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,7 +104,7 @@ func (h *Holder) left(t *task) {
 	if h.leaving[t.key] == t {
 		delete(h.leaving, t.key)
 		if t.exec == "" {
-			os.RemoveAll(h.dir(t.id))
+			h.removeDir(t.id)
 		}
 	}
 	close(t.gone)

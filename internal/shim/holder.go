@@ -218,7 +218,7 @@ func (h *Holder) forget(k key) error {
 	if !t.over() {
 		return nil
 	}
-	if err := os.RemoveAll(h.dir(k.id)); err != nil {
+	if err := h.removeDir(k.id); err != nil {
 		return fmt.Errorf("cannot forget %s: %w", k, err)
 	}
 	return nil

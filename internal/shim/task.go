@@ -108,6 +108,19 @@ func (t *task) save() error {
 	return nil
 }
 
+// removeDir removes the state of a container. What most have is taken by name: a
+// directory that is empty then needs not be read.
+func (h *Holder) removeDir(id string) error {
+	dir := h.dir(id)
+	for _, name := range []string{"state.json", "seccomp.json", "config.json"} {
+		_ = unix.Unlink(filepath.Join(dir, name))
+	}
+	if unix.Rmdir(dir) == nil {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
+
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
