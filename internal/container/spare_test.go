@@ -143,3 +143,55 @@ func read(t *testing.T, path string) string {
 	}
 	return string(b)
 }
+
+// What a person would lose: a container that was never started, and yet has changes
+// and a size; a volume with what is not the image's.
+func TestEntriesMadeAhead(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("containers need root")
+	}
+	e := enginetest.For(t, "")
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ImportBusybox(); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := e.Run(args...)
+		if err != nil {
+			t.Fatal(args, err)
+		}
+		return strings.TrimSpace(out)
+	}
+	made := func() int {
+		list, _ := filepath.Glob(filepath.Join(e.DataRoot(), "overlayfs/ahead/*/fs/etc/mtab"))
+		return len(list)
+	}
+	if run("info", "--format", "{{.Driver}}") != "overlayfs" {
+		t.Skip("nothing is made ahead without overlayfs")
+	}
+	run("run", "--rm", "--network", "none", "busybox", "true")
+	run("run", "--rm", "--network", "none", "busybox", "true")
+	awaitDirs(t, e, dirs{ahead: 4, layersAhead: 4})
+	if made() == 0 {
+		t.Fatal("nothing is made ahead")
+	}
+	run("create", "--name", "cc", "--network", "none", "busybox", "sh", "-c", "readlink /etc/mtab; wc -l </etc/hosts; touch /etc/own")
+	if out := run("diff", "cc"); out != "" {
+		t.Errorf("it was not started, and has changed:\n%s", out)
+	}
+	if out := run("ps", "-as", "--format", "{{.Size}}"); !strings.HasPrefix(out, "0B") {
+		t.Errorf("it was not started, and has a size: %s", out)
+	}
+	if out := run("start", "-a", "cc"); !strings.HasPrefix(out, "/proc/mounts\n") || strings.HasSuffix(out, "\n0") {
+		t.Errorf("it sees %q", out)
+	}
+	if out := run("diff", "cc"); out != "C /etc\nA /etc/own" {
+		t.Errorf("it changed:\n%s", out)
+	}
+	if out := run("run", "--network", "none", "-v", "of-etc:/etc", "busybox", "ls", "/etc"); strings.Contains(out, "mtab") || !strings.Contains(out, "passwd") {
+		t.Errorf("in a volume on /etc there are %q", out)
+	}
+}
