@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -16,7 +15,8 @@ import (
 )
 
 // frameEnding is the first byte of a frame of our own engine's, the last one of a
-// stream, whose content is an ending: see internal/container/line.go.
+// stream, whose content is an ending, or the exit code alone: see
+// internal/container/line.go.
 const frameEnding = 'E'
 
 // mostEnding is how long the text of an ending may be.
@@ -62,7 +62,7 @@ func copyToEnd(r io.Reader, to *attachment) (*ending, error) {
 		case 2:
 			w = orDiscard(to.err)
 		case frameEnding:
-			return readEnding(io.LimitReader(r, min(size, mostEnding)))
+			return readEnding(r, size)
 		default:
 			return nil, fmt.Errorf("cannot read the engine's answer: its stream has a frame of the unknown type %d", head[0])
 		}
@@ -82,34 +82,17 @@ func copyToEnd(r io.Reader, to *attachment) (*ending, error) {
 	}
 }
 
-func readEnding(r io.Reader) (*ending, error) {
-	text, err := io.ReadAll(r)
-	if err != nil {
+// readEnding is nil for one that was cut.
+func readEnding(r io.Reader, size int64) (*ending, error) {
+	text := make([]byte, min(size, mostEnding))
+	if _, err := io.ReadFull(r, text); err != nil {
 		return nil, nil
 	}
 	var e ending
-	if code, ok := onlyNumber(string(text), `{"StatusCode":`, `}`); ok {
+	if code, err := strconv.ParseInt(string(text), 10, 64); err == nil {
 		e.StatusCode = code
-		return &e, nil
-	}
-	if json.Unmarshal(text, &e) != nil {
-		return nil, nil // it was cut
+	} else if err := json.Unmarshal(text, &e); err != nil {
+		return nil, fmt.Errorf("cannot read the engine's answer: %w", err)
 	}
 	return &e, nil
-}
-
-// onlyNumber returns what is between two texts, if that is a number: nearly all
-// endings are no more, and encoding/json takes longer to learn their type than the
-// container to be waited for.
-func onlyNumber(text, before, after string) (n int64, ok bool) {
-	digits, ok := between(text, before, after)
-	n, err := strconv.ParseInt(digits, 10, 64)
-	return n, ok && err == nil && digits[0] != '+'
-}
-
-// between returns what is between the two ends of a text, if they are those.
-func between(text, before, after string) (string, bool) {
-	text, begins := strings.CutPrefix(text, before)
-	text, ends := strings.CutSuffix(text, after)
-	return text, begins && ends
 }

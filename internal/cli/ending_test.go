@@ -24,9 +24,8 @@ func TestRunOnOneConnection(t *testing.T) {
 	failed := "\n\nRun 'gantry run --help' for more information\n"
 	long := strings.Repeat("0123456789", 10_000)
 	for text, want := range map[string]result{
-		`{"StatusCode": 7}`: {long + "out\n", "err\n", 7},
-		`{"StatusCode":0}`:  {long + "out\n", "err\n", 0},
-		`{"StatusCode":3}`:  {long + "out\n", "err\n", 3},
+		`0`: {long + "out\n", "err\n", 0},
+		`3`: {long + "out\n", "err\n", 3},
 		`{"StatusCode":255,"Error":{"Message":"the exit code is unknown"}}`: {long + "out\n", "err\ngantry: error waiting for container: the exit code is unknown\n", 125},
 		`{"message":"exec: \"x\": executable file not found in $PATH"}`:     {"", `gantry: exec: "x": executable file not found in $PATH` + failed, 127},
 		`{"message":"exec: \"/etc\": is a directory"}`:                      {"", `gantry: exec: "/etc": is a directory` + failed, 126},
@@ -73,7 +72,7 @@ func TestRunNotOnOneConnection(t *testing.T) {
 
 // A stream that ends without telling, at any byte, leaves the client to ask.
 func TestRunIsNotTold(t *testing.T) {
-	all := append(frame(1, "all\n"), frame(frameEnding, `{"StatusCode":3}`)...)
+	all := append(frame(1, "all\n"), frame(frameEnding, "137")...)
 	for _, n := range []int{12, 13, 20, 21, len(all) - 1} {
 		f := newFake(t)
 		f.tells(func(c net.Conn) { c.Write(all[:n]) })
@@ -101,9 +100,16 @@ func TestRunAtAnOlderEngine(t *testing.T) {
 // What is not of the stream's format is not shown to anybody as output.
 func TestRunIsToldNonsense(t *testing.T) {
 	f := newFake(t)
-	f.tells(func(c net.Conn) { c.Write(frame('?', "x")) })
-	if got := run(t, "gantry", f.Host, "run", "busybox"); got.Code != 1 || !strings.Contains(got.Err, "frame of the unknown type 63") {
-		t.Errorf("%+v", got)
+	for text, want := range map[string]string{
+		string(frame('?', "x")):                   "cannot read the engine's answer: its stream has a frame of the unknown type 63",
+		string(frame(frameEnding, "")):            "cannot read the engine's answer: unexpected end of JSON input",
+		string(frame(frameEnding, `{"Status`)):    "cannot read the engine's answer: unexpected end of JSON input",
+		string(frame(frameEnding, `{"message":`)): "cannot read the engine's answer: unexpected end of JSON input",
+	} {
+		f.tells(func(c net.Conn) { io.WriteString(c, text) })
+		if got := run(t, "gantry", f.Host, "run", "busybox"); got.Code != 1 || !strings.Contains(got.Err, want) {
+			t.Errorf("%q: %+v", text, got)
+		}
 	}
 }
 
@@ -194,6 +200,22 @@ func TestCopyToEnd(t *testing.T) {
 			t.Errorf("%+v: %+v, %v", tt, e, err)
 		}
 	}
+}
+
+// Whatever an engine sends ends, without a panic and without taking its word for how
+// much memory it needs.
+func FuzzCopyToEnd(f *testing.F) {
+	f.Add(append(frame(1, "out"), frame(frameEnding, "7")...))
+	f.Add(append(frame(2, "err"), frame(frameEnding, `{"message":"x"}`)...))
+	f.Add([]byte("E\xff\xff\xff\xff\xff\xff\xff1"))
+	f.Add([]byte("\x01\x00\x00\x00\xff\xff\xff\xffout"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		var out bytes.Buffer
+		copyToEnd(bytes.NewReader(stream), &attachment{out: &out, err: &out})
+		if out.Len() > len(stream) {
+			t.Errorf("%d bytes became %d", len(stream), out.Len())
+		}
+	})
 }
 
 type brokenPipe struct{}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"strconv"
 	"syscall"
 
 	api "github.com/moby/moby/api/types/container"
@@ -14,7 +15,8 @@ import (
 )
 
 // FrameEnding is the first byte of a frame of ours in Docker's multiplexed stream:
-// the last one, whose content is an Ending.
+// the last one, whose content is an Ending: as JSON, or, when there is no error, the
+// exit code alone, which to who has it needs no reading of JSON.
 const FrameEnding = 'E'
 
 // Ending is how the first run of a container ended: what the answer to a wait with
@@ -104,12 +106,19 @@ func (l *line) say(e *Ending) {
 	if !l.free {
 		return
 	}
-	text, err := json.Marshal(e)
+	text, err := e.text()
 	if err != nil {
 		return
 	}
 	frame := binary.BigEndian.AppendUint32([]byte{FrameEnding, 0, 0, 0}, uint32(len(text)))
 	_ = unix.Sendto(l.fd, append(frame, text...), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+}
+
+func (e *Ending) text() ([]byte, error) {
+	if e.WaitResponse != nil && e.Error == nil {
+		return strconv.AppendInt(nil, e.StatusCode, 10), nil
+	}
+	return json.Marshal(e)
 }
 
 // close lets the client go without a word.

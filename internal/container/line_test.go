@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,6 +36,8 @@ func toldOf(t *testing.T, stream []byte) (got told) {
 		text := stream[8 : 8+binary.BigEndian.Uint32(stream[4:])]
 		if stream[0] != container.FrameEnding {
 			got.out += string(text)
+		} else if code, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+			got.ending = &container.Ending{WaitResponse: &api.WaitResponse{StatusCode: code}}
 		} else if err := json.Unmarshal(text, &got.ending); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
