@@ -164,6 +164,46 @@ func TestSlowClientLosesNothing(t *testing.T) {
 	}
 }
 
+// What an upgrade interrupted is sent though the process has nothing more to say, and
+// has ended before or after.
+func TestSlowClientGetsTheLast(t *testing.T) {
+	s := newTest(t)
+	s.follow()
+	for _, ends := range []bool{true, false} {
+		os.Remove(s.rootfs + "/tmp/go")
+		r := s.request("dd if=/bin/busybox bs=60000 count=1 2>/tmp/done; while [ ! -e /tmp/go ]; do usleep 5000; done")
+		c, theirs := s.ends()
+		// With that it takes less than is written at once.
+		if err := unix.SetsockoptInt(int(theirs.Fd()), unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<13); err != nil {
+			t.Fatal(err)
+		}
+		r.Attach = []AttachRequest{{Stdout: true}}
+		if _, err := s.Start(t.Context(), r, nil, theirs); err != nil {
+			t.Fatal(err)
+		}
+		theirs.Close()
+		waitFor(t, "the output to be in the log", func() bool { return len(s.lines(r)) > 0 })
+		end := func() {
+			os.WriteFile(s.rootfs+"/tmp/go", nil, 0o600)
+			s.await(EventExit, r.ID, "")
+		}
+		if ends {
+			end()
+		}
+		if err := s.Upgrade(t.Context(), s.copyBinary(0)); err != nil {
+			t.Fatal(err)
+		}
+		if !ends {
+			end()
+		}
+		want, _ := os.ReadFile(s.rootfs + "/bin/busybox")
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, want[:60000]) {
+			t.Errorf("ended before: %v: %d bytes came, %v", ends, len(got), err)
+		}
+	}
+}
+
 // The client of a remote engine is a TCP socket: its half-close and its end are
 // the same to it.
 func TestTCPClient(t *testing.T) {

@@ -139,26 +139,30 @@ func (h *Holder) restoreTask(ht *handTask) {
 			h.log.Error("cannot continue a log", "process", t.key.String(), "error", err)
 		}
 	}
-	clients := ht.Clients
 	switch {
 	case t.rec.Running:
-		for _, hc := range clients {
-			t.clients = append(t.clients, hc.restore())
-		}
+		t.restoreClients(ht.Clients)
 		for _, c := range t.clients {
-			go h.guarded(c.flush)
 			go t.serve(c)
 		}
 		t.run()
 	case len(ht.Files) > 0: // it was ending
-		for _, hc := range clients {
-			t.clients = append(t.clients, hc.restore())
-		}
+		t.restoreClients(ht.Clients)
 		close(t.ended)
 		go t.finishEnding()
 	default:
 		close(t.ended)
 		close(t.gone)
+	}
+}
+
+// restoreClients takes clients over. What they were being sent is output like that
+// which the pumps send: their streams do not end before.
+func (t *task) restoreClients(list []handClient) {
+	for _, hc := range list {
+		c := hc.restore()
+		t.clients = append(t.clients, c)
+		t.pumps.Go(func() { t.h.guarded(c.flush) })
 	}
 }
 
