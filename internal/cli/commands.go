@@ -3,6 +3,7 @@ package cli
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -17,9 +18,19 @@ type entry struct {
 	program bool   // the command is a plugin that belongs to gantry
 }
 
-// commands is a function because a table in a variable would be filled at every
-// start.
+// commands is the table, made when it is first asked for: a variable cannot be made
+// of what reads it.
 func commands() []entry {
+	table.Do(func() { table.rows = rows() })
+	return table.rows
+}
+
+var table struct {
+	sync.Once
+	rows []entry
+}
+
+func rows() []entry {
 	return []entry{
 		{path: "run", build: (*app).runCommand},
 		{path: "exec", build: (*app).execCommand},

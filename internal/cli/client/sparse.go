@@ -19,6 +19,7 @@ type Sparse struct{ V any }
 // MarshalJSON implements json.Marshaler.
 func (s Sparse) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
+	b.Grow(1 << 10) // enough for most, in one piece
 	err := sparse(&b, reflect.ValueOf(s.V))
 	return b.Bytes(), err
 }
