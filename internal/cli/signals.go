@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gantry-containers/gantry/internal/cli/catch"
 	"github.com/gantry-containers/gantry/internal/cli/client"
 )
 
@@ -55,7 +56,7 @@ func (a *app) proxySignals(ctx context.Context, id string, giveUp func(error)) (
 // what comes before it runs is of no use to it, and waits.
 func (a *app) catchSignals(ctx context.Context, giveUp func(error)) *signalProxy {
 	p := &signalProxy{app: a, giveUp: giveUp, ch: make(chan os.Signal, 128), born: make(chan born, 1), runs: make(chan struct{})}
-	signal.Notify(p.ch, commonSignals()...)
+	catch.Notify(p.ch, commonSignals()...)
 	ctx, p.stop = context.WithCancel(ctx)
 	go p.run(ctx)
 	return p
@@ -101,6 +102,7 @@ func (p *signalProxy) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			signal.Stop(p.ch)
+			catch.Reset()
 			return
 		case <-rare.C:
 			signal.Notify(p.ch)
@@ -109,8 +111,9 @@ func (p *signalProxy) run(ctx context.Context) {
 			ask()
 		case <-unborn:
 			signal.Reset()
+			catch.Reset()
 			raise(early[0])
-			signal.Notify(p.ch, commonSignals()...) // it was not the end
+			catch.Notify(p.ch, commonSignals()...) // it was not the end
 			early, unborn = nil, nil
 		case <-runs:
 			if b.id == "" {

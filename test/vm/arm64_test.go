@@ -8,8 +8,9 @@ import (
 	"github.com/gantry-containers/gantry/test/vm"
 )
 
-// What is written for the processor: the fork of internal/spawn in assembly, and
-// the runtime on it with its table of system calls for seccomp.
+// What is written for the processor: the fork of internal/spawn and the handler of
+// internal/cli/catch in assembly, and the runtime with its table of system calls for
+// seccomp.
 func TestARM64(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a virtual machine: left out of short runs")
@@ -26,6 +27,7 @@ func TestARM64(t *testing.T) {
 	var commands [][]string
 	for _, p := range []struct{ name, tests string }{
 		{"spawn", ""},
+		{"cli/catch", ""},
 		{"ocirt/seccomp", "Kernel.*|Permits|Table"},
 		// The others are about the kernel, and expect a newer one than this or one
 		// with cgroup v1; how a container comes to be is the same everywhere.
