@@ -3,7 +3,6 @@ package ahead
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 
@@ -17,7 +16,7 @@ const keptDirs = 4
 
 // Dirs are directories made ahead of need, each of which is taken by giving it
 // another name: on ext4 that takes a twentieth of the time that making a directory
-// takes which has nothing to do with its neighbours (see topdir). They are all below
+// takes which has nothing to do with its neighbours (see topdir). They are all in
 // one directory that holds nothing else, and that goes with what is in it when Dirs
 // are opened and closed: what a process left that was killed needs no care.
 //
@@ -25,14 +24,12 @@ const keptDirs = 4
 // to do without.
 type Dirs struct {
 	parent   string
-	litter   int // as many are made in one place
 	make     func(path string) error
 	schedule Schedule // runs fill
 
 	busy   sync.Mutex // held while they are made or removed; guards what follows
 	made   int        // numbers the names
 	opened bool       // parent is there
-	places []string   // of those that are there; the last gets the next ones
 
 	mu     sync.Mutex // guards what follows
 	list   []string
@@ -42,15 +39,9 @@ type Dirs struct {
 // OpenDirs removes parent; directories are made in it after the first was asked
 // for. make makes the directory of that path whole: what it has left of one when it
 // fails is removed.
-//
-// As many as litter are made in one place. To find one, ext4 looks at all parts of the
-// disk, which takes longer than the rest of making a directory. But without a journal
-// it also looks, one by one, at the numbers of the files that were removed there in the
-// last minute, each time another is made there: where many are, and while somebody
-// waits, 1 is best.
-func OpenDirs(parent string, litter int, make func(path string) error) *Dirs {
+func OpenDirs(parent string, make func(path string) error) *Dirs {
 	_ = os.RemoveAll(parent) // what cannot be removed is the next start's
-	d := &Dirs{parent: parent, litter: litter, make: make}
+	d := &Dirs{parent: parent, make: make}
 	d.schedule.Fill = d.fill
 	return d
 }
@@ -79,12 +70,8 @@ func (d *Dirs) fill() {
 		return
 	}
 	for d.wanting() {
-		place, err := d.place()
-		if err != nil {
-			return
-		}
 		d.made++
-		path := filepath.Join(place, strconv.Itoa(d.made))
+		path := filepath.Join(d.parent, strconv.Itoa(d.made))
 		if err := d.make(path); err != nil {
 			_ = os.RemoveAll(path)
 			return
@@ -93,24 +80,6 @@ func (d *Dirs) fill() {
 		d.list = append(d.list, path)
 		d.mu.Unlock()
 	}
-}
-
-// place is where the next directory is made. Places all of whose directories were
-// taken are removed when there is another.
-func (d *Dirs) place() (string, error) {
-	if d.litter == 1 {
-		return d.parent, nil
-	}
-	if d.made%d.litter != 0 && len(d.places) > 0 {
-		return d.places[len(d.places)-1], nil
-	}
-	d.places = slices.DeleteFunc(d.places, func(p string) bool { return os.Remove(p) == nil })
-	p := filepath.Join(d.parent, strconv.Itoa(d.made))
-	if err := os.Mkdir(p, 0o700); err != nil {
-		return "", err
-	}
-	d.places = append(d.places, p)
-	return p, nil
 }
 
 func (d *Dirs) open() bool {

@@ -35,7 +35,7 @@ func New(o Options) (*Manager, error) {
 		done:   make(chan struct{}),
 		can:    sync.OnceValue(cgroup.Supported),
 	}
-	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), 8, makeSpareDir)
+	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), makeSpareDir)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	records, err := m.table.All()
 	if err != nil {

@@ -21,7 +21,7 @@ func dirsOf(e *enginetest.Engine) dirs {
 		list, _ := filepath.Glob(filepath.Join(e.DataRoot(), pattern))
 		return len(list)
 	}
-	return dirs{count("containers/*"), count("ahead/*/*"), count("overlayfs/snapshots/*"), count("overlayfs/ahead/*")}
+	return dirs{count("containers/*"), count("ahead/*"), count("overlayfs/snapshots/*"), count("overlayfs/ahead/*")}
 }
 
 func awaitDirs(t *testing.T, e *enginetest.Engine, want dirs) {

@@ -70,7 +70,7 @@ func newOverlay(dir string) (*overlay, error) {
 		return nil, err
 	}
 	o.quota, o.noQuota = openQuota(s.path("snapshots"))
-	o.spares = ahead.OpenDirs(s.path("ahead"), 1, o.makeSpare)
+	o.spares = ahead.OpenDirs(s.path("ahead"), o.makeSpare)
 	return o, nil
 }
 

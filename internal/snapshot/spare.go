@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +23,22 @@ import (
 type kind struct {
 	lower   string // what "lower" says
 	entries []Entry
+	plan    func() *plan // of its entries; it looks at the layers once
+}
+
+func (o *overlay) newKind(lower string, entries []Entry) *kind {
+	return &kind{lower, entries, sync.OnceValue(func() *plan { return o.planFor(lower, entries) })}
 }
 
 func (k *kind) equal(other *kind) bool {
-	return k.lower == other.lower && slices.Equal(k.entries, other.entries)
+	return k == other || k.lower == other.lower && slices.Equal(k.entries, other.entries)
+}
+
+// plan is what can be made of the entries of a kind.
+type plan struct {
+	dirs    []string
+	attrs   []rootAttr // of each of them
+	entries []Entry
 }
 
 // makeSpare makes a spare at path.
@@ -38,7 +51,7 @@ func (o *overlay) makeSpare(path string) error {
 	if err := plainRoot().make(upper); err != nil {
 		return err
 	}
-	if err := o.furnish(upper, k); err != nil {
+	if err := k.furnish(upper); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(path, "work"), 0o700); err != nil {
@@ -52,29 +65,14 @@ func (o *overlay) makeSpare(path string) error {
 }
 
 // furnish makes the entries in upper that can be made there.
-func (o *overlay) furnish(upper string, k *kind) error {
-	below := map[string][]int{} // the directories of the layers
-	defer func() {
-		for _, fds := range below {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
+func (k *kind) furnish(upper string) error {
+	p := k.plan()
+	for i, dir := range p.dirs {
+		if err := p.attrs[i].make(filepath.Join(upper, dir)); err != nil {
+			return err
 		}
-	}()
-	for _, e := range k.entries {
-		fds, known := below[e.Dir]
-		if !known {
-			fds = o.openBelow(k.lower, e.Dir)
-			below[e.Dir] = fds
-			if e.Dir != "." && len(fds) > 0 && canCopy(fds[0]) {
-				if err := copyDir(fds[0], filepath.Join(upper, e.Dir)); err != nil {
-					return err
-				}
-			}
-		}
-		if e.Dir != "." && (len(fds) == 0 || !canCopy(fds[0])) || isBelow(fds, e.Name) {
-			continue
-		}
+	}
+	for _, e := range p.entries {
 		path := filepath.Join(upper, e.Dir, e.Name)
 		var err error
 		if e.Target != "" {
@@ -87,6 +85,52 @@ func (o *overlay) furnish(upper string, k *kind) error {
 		}
 	}
 	return nil
+}
+
+// planFor looks for what the layers have where entries are to be. It says so for good,
+// and a layer that was removed, as it can be while no container has it, may come back:
+// then there are none.
+func (o *overlay) planFor(lower string, entries []Entry) *plan {
+	p := &plan{}
+	if !o.whole(lower) {
+		return p
+	}
+	for dir := range dirsOf(entries) {
+		fds := o.openBelow(lower, dir)
+		possible := dir == "."
+		if !possible && len(fds) > 0 {
+			if attr, ok := copyOf(fds[0]); ok {
+				p.dirs, p.attrs = append(p.dirs, dir), append(p.attrs, attr)
+				possible = true
+			}
+		}
+		for _, e := range entries {
+			if possible && e.Dir == dir && !isBelow(fds, e.Name) {
+				p.entries = append(p.entries, e)
+			}
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}
+	if !o.whole(lower) { // it is taken apart after it has lost its name
+		return &plan{}
+	}
+	return p
+}
+
+// whole says whether all the layers are there.
+func (o *overlay) whole(lower string) bool {
+	lower = strings.TrimPrefix(lower, ephemeral)
+	if lower == noLayers {
+		return true
+	}
+	for link := range strings.SplitSeq(lower, ":") {
+		if _, err := os.Stat(o.path("l", link)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // openBelow opens a directory of the layers, topmost first, as far down as it can be
@@ -120,27 +164,32 @@ func isBelow(fds []int, name string) bool {
 	return false
 }
 
-// canCopy says whether copyDir knows all there is to copy.
-func canCopy(fd int) bool {
-	n, err := unix.Flistxattr(fd, nil)
-	return err == unix.ENOTSUP || err == nil && n == 0
+// copyOf is what overlayfs would make of a directory before it is written to. It is not
+// known of one with extended attributes, which are the machine's, too.
+func copyOf(fd int) (attr rootAttr, ok bool) {
+	if n, err := unix.Flistxattr(fd, nil); err == nil && n > 0 || err != nil && err != unix.ENOTSUP {
+		return attr, false
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return rootAttr{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid)}, err == nil
 }
 
-// copyDir makes what overlayfs would make of a directory before it is written to.
-func copyDir(fd int, path string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
+// kindOf is the kind of the next spares.
+func (o *overlay) kindOf(lower string, entries []Entry) *kind {
+	k := o.newKind(lower, entries)
+	if last := o.last.Load(); last != nil && last.equal(k) {
+		return last
 	}
-	return rootAttr{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid)}.make(path)
+	o.last.Store(k)
+	return k
 }
 
 // fromSpare makes the snapshot final of a spare, so that nobody could tell it from
 // one that was made anew. It does not when there is none or the disk is too full even
 // for that.
 func (o *overlay) fromSpare(final string, metas []layerMeta, opts PrepareOptions) bool {
-	want := &kind{lower: o.lowerOf(metas, opts), entries: opts.Entries}
-	o.last.Store(want)
+	want := o.kindOf(o.lowerOf(metas, opts), opts.Entries)
 	spare := o.spares.Take()
 	if spare == "" {
 		return false
@@ -171,8 +220,8 @@ func (o *overlay) adapt(spare string, made, want *kind, root rootAttr) error {
 			return err
 		}
 	} else {
-		for dir := range dirsOf(made.entries) {
-			if err := unix.UtimesNano(filepath.Join(upper, dir), now); err != nil && err != unix.ENOENT {
+		for _, dir := range made.plan().dirs {
+			if err := unix.UtimesNano(filepath.Join(upper, dir), now); err != nil {
 				return err
 			}
 		}
@@ -187,35 +236,31 @@ func (o *overlay) adapt(spare string, made, want *kind, root rootAttr) error {
 
 // strip takes the entries away.
 func (o *overlay) strip(spare string, made *kind) error {
-	upper := filepath.Join(spare, "fs")
-	for _, e := range made.entries {
+	upper, p := filepath.Join(spare, "fs"), made.plan()
+	for _, e := range p.entries {
 		if e.Dir == "." {
-			if err := unix.Unlink(filepath.Join(upper, e.Name)); err != nil && err != unix.ENOENT {
+			if err := unix.Unlink(filepath.Join(upper, e.Name)); err != nil {
 				return err
 			}
 		}
 	}
-	for dir := range dirsOf(made.entries) {
+	for _, dir := range p.dirs {
 		path, tmp := filepath.Join(upper, dir), o.rubbish()
-		switch unix.Rename(path, tmp) {
-		case nil:
+		if unix.Rename(path, tmp) == nil {
 			o.bin.Throw(tmp)
-		case unix.ENOENT:
-		default:
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
+		} else if err := os.RemoveAll(path); err != nil { // the disk is full
+			return err
 		}
 	}
 	return nil
 }
 
-// dirsOf are the directories of entries, but for the root directory.
+// dirsOf are the directories of entries.
 func dirsOf(entries []Entry) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i, e := range entries {
 			seen := slices.ContainsFunc(entries[:i], func(other Entry) bool { return other.Dir == e.Dir })
-			if e.Dir != "." && !seen && !yield(e.Dir) {
+			if !seen && !yield(e.Dir) {
 				return
 			}
 		}

@@ -276,3 +276,35 @@ func TestEntriesOfSpares(t *testing.T) {
 		}
 	}
 }
+
+// What a person would lose: an image that is removed in the moment after its container
+// and comes back, and whose file of /etc is hidden from then on.
+func TestEntriesOfRemovedLayer(t *testing.T) {
+	dir := t.TempDir()
+	s := openOverlay(t, dir)
+	base := snapshottest.Unpack(t, s, snapshottest.File{Name: "etc/"})
+	hosts := snapshottest.File{Name: "etc/hosts", Content: "1"}
+	layers := []digest.Digest{base, snapshottest.Unpack(t, s, hosts)}
+	options := snapshot.PrepareOptions{Entries: []snapshot.Entry{{Dir: "etc", Name: "hosts"}}}
+	if err := s.Prepare(t.Context(), "first", layers, options); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveLayer(t.Context(), layers[1]); err != nil {
+		t.Fatal(err)
+	}
+	spares(t, dir, 4)
+	snapshottest.Unpack(t, s, hosts)
+	for i := range 6 {
+		id := fmt.Sprint(i)
+		if err := s.Prepare(t.Context(), id, layers, options); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := s.Changes(t.Context(), id); err != nil || len(list) != 0 {
+			t.Errorf("the image is hidden: %v, %v", list, err)
+		}
+		spares(t, dir, 4)
+	}
+}
