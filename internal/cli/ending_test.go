@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -172,12 +173,7 @@ func TestSignalsWhenNothingTells(t *testing.T) {
 	a.then = func() { create <- f.asking().pid }
 	f.answer(createRoute, a)
 	f.answer(waitRoute, answer{broken: true})
-	f.answer("POST /containers/"+fakeID+"/kill", answer{broken: true, then: func() {
-		if lost != nil {
-			close(lost)
-			lost = nil
-		}
-	}})
+	f.answer("POST /containers/"+fakeID+"/kill", answer{broken: true, then: sync.OnceFunc(func() { close(lost) })})
 	got := run(t, "gantry", f.Host, "run", "busybox")
 	if got.Code != 143 || !strings.Contains(got.Err, "there is no engine to pass the signal on") {
 		t.Errorf("%+v", got)

@@ -281,7 +281,7 @@ func (c *Client) Exec(ctx context.Context, r *ExecRequest, conn *os.File) (pid i
 // failed start the shim closes the socket without shutting it down.
 //
 // It returns when the client is registered. How the stream ended is told by an
-// event, EventDetach or EventEnd.
+// event, EventDetach, EventEnd or, of one that was left open, EventExit.
 func (c *Client) Attach(ctx context.Context, r *AttachRequest, conn *os.File) error {
 	return c.call(ctx, "attach", r, nil, nil, true, conn)
 }
