@@ -125,17 +125,12 @@ func (m *Manager) exited(ctx context.Context, c *Container, s *shim.Status) {
 	if removes {
 		m.died(c, s)
 		c.wake(waitExit)
-		// In either order: of a container that is gone the shim is told to
-		// forget, and one whose run is over is removed by the next daemon.
-		forgotten := make(chan struct{})
-		go func() {
-			m.opts.Shim.Forget(ctx, rec.ID, "")
-			close(forgotten)
-		}()
+		// Until nothing is left of it but those who were told, the shim alone knows
+		// how it ended: should this daemon die, the next one asks (reconcile).
 		if err := m.remove(ctx, c, RemoveOptions{Volumes: true}); err != nil {
 			m.opts.Log.Error("cannot remove a container after its exit", "container", rec.ID, "error", err)
 		}
-		<-forgotten
+		m.opts.Shim.Forget(ctx, rec.ID, "")
 		return
 	}
 	if err := m.saveState(c); err != nil {

@@ -1,6 +1,10 @@
 package container
 
-import api "github.com/moby/moby/api/types/container"
+import (
+	api "github.com/moby/moby/api/types/container"
+
+	"github.com/gantry-containers/gantry/internal/shim"
+)
 
 // maxFarewells is of how many containers that are gone it is known how they
 // ended.
@@ -35,6 +39,18 @@ func (m *Manager) sayFarewell(c *Container, rec *Record) {
 	if !f.public && !f.first {
 		return
 	}
+	m.keepFarewell(f)
+}
+
+// farewellOf is sayFarewell for a container that the daemon before this one has removed
+// after its end, and died before the shim was told to forget it: its client may not have
+// been told either.
+func (m *Manager) farewellOf(s *shim.Status) {
+	rec := Record{State: State{ExitCode: s.ExitCode, Error: exitError(s)}}
+	m.keepFarewell(farewell{id: s.ID, answer: rec.waitResponse(), public: true, first: true})
+}
+
+func (m *Manager) keepFarewell(f farewell) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.farewells = append(m.farewells, f)

@@ -45,6 +45,8 @@ func (m *Manager) reconcile(ctx context.Context, statuses []shim.Status) {
 		case err != nil && s.ExecID == "" && s.Running:
 			m.opts.Log.Warn("the shim holds a container nobody knows; it is killed", "container", s.ID)
 			m.opts.Shim.Signal(ctx, s.ID, "", syscall.SIGKILL, true)
+		case err != nil && s.ExecID == "":
+			m.farewellOf(&s)
 		}
 	}
 }
