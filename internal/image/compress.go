@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-containers/gantry/internal/errs"
+	"github.com/gantry-containers/gantry/internal/state"
 )
 
 // compress makes the layers of an image small that was made here: commit,
@@ -108,18 +110,19 @@ func (m *Manager) replaceLayers(ctx context.Context, in *ingest, e *entry, layer
 	}
 	rec := now.record
 	rec.Manifest, rec.Layers = manifest, layers
-	if err := m.images.Put(e.id.String(), &rec); err != nil {
+	// At once: a name that stood for the old manifest would keep it for good.
+	changes, refs := []state.Change{m.images.Change(e.id.String(), &rec)}, map[string]refRecord{}
+	for key, ref := range m.byRef {
+		if !isDigestKey(key) && ref.Target.Digest == e.Manifest.Digest {
+			ref.Target = manifest
+			refs[key] = ref
+			changes = append(changes, m.refs.Change(key, &ref))
+		}
+	}
+	if err := m.opts.DB.PutAll(changes...); err != nil {
 		return err
 	}
 	m.byID[e.id] = m.newEntry(e.id, rec)
-	for key, ref := range m.byRef {
-		if isDigestKey(key) || ref.Target.Digest != e.Manifest.Digest {
-			continue
-		}
-		ref.Target = manifest
-		if err := m.putRef(key, ref); err != nil {
-			return err
-		}
-	}
+	maps.Copy(m.byRef, refs)
 	return nil
 }

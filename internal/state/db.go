@@ -100,6 +100,56 @@ func (t *Table[T]) Put(key string, record *T) error {
 	return err
 }
 
+// Change is a record that PutAll is to store.
+type Change struct {
+	table, key, data []byte
+	err              error
+}
+
+// Change is what PutAll takes for what Put would store.
+func (t *Table[T]) Change(key string, record *T) Change {
+	data, err := json.Marshal(record)
+	if err != nil {
+		err = fmt.Errorf("cannot encode %s %s: %w", t.name, key, err)
+	}
+	return Change{t.name, []byte(key), data, err}
+}
+
+// PutAll stores records, of whatever tables, as Put does, but either all of them or,
+// should this process die meanwhile or an error be returned, none.
+func (db *DB) PutAll(changes ...Change) error {
+	for _, c := range changes {
+		if c.err != nil {
+			return c.err
+		}
+	}
+	err := db.durable.Update(func(tx *bbolt.Tx) error {
+		for _, c := range changes {
+			b, err := tx.CreateBucketIfNotExists(c.table)
+			if err != nil {
+				return err
+			}
+			if err := b.Put(c.key, c.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot record a change: %w", err)
+	}
+	return db.volatile.Update(func(tx *bbolt.Tx) error {
+		for _, c := range changes {
+			if b := tx.Bucket(c.table); b != nil {
+				if err := b.Delete(c.key); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // PutVolatile stores the record until the machine goes down, without a sync.
 func (t *Table[T]) PutVolatile(key string, record *T) error {
 	data, err := json.Marshal(record)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -134,5 +135,44 @@ func TestStalledSubscriberIsCutOff(t *testing.T) {
 	}
 	if n != eventBacklog || e.Listeners() != 0 {
 		t.Fatalf("%d events were kept and %d listeners are left", n, e.Listeners())
+	}
+}
+
+// Records that belong together are stored together, over volatile ones, or not at all.
+func TestPutAll(t *testing.T) {
+	type rec struct{ N int }
+	db, err := Open(t.TempDir(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	a, b := NewTable[rec](db, "a"), NewTable[rec](db, "b")
+	if err := errors.Join(a.Put("x", &rec{1}), a.PutVolatile("x", &rec{2})); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, wantA, wantB int) {
+		t.Helper()
+		x, _, err := a.Get("x")
+		y, ok, err2 := b.Get("y")
+		if err != nil || err2 != nil || x.N != wantA || ok != (wantB != 0) || ok && y.N != wantB {
+			t.Errorf("%s: a has %+v, b %+v, %v, %v", what, x, y, err, err2)
+		}
+	}
+	if err := db.PutAll(a.Change("x", &rec{3}), b.Change("", &rec{3})); err == nil {
+		t.Error("a record without a key was stored")
+	}
+	check("after an error", 2, 0)
+	bad := NewTable[func()](db, "c")
+	f := func() {}
+	if err := db.PutAll(a.Change("x", &rec{3}), bad.Change("z", &f)); err == nil {
+		t.Error("a function was stored")
+	}
+	check("after another", 2, 0)
+	if err := db.PutAll(a.Change("x", &rec{4}), b.Change("y", &rec{5})); err != nil {
+		t.Fatal(err)
+	}
+	check("at once", 4, 5)
+	if err := db.PutAll(); err != nil {
+		t.Error(err)
 	}
 }
