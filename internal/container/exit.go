@@ -15,7 +15,6 @@ import (
 // watch follows what the shim tells until the context ends. The shim repeats
 // every exit that was not acknowledged, so a cut connection loses none.
 func (m *Manager) watch(ctx context.Context) {
-	defer close(m.done)
 	for ctx.Err() == nil {
 		events, err := m.opts.Shim.Events(ctx)
 		if err != nil {

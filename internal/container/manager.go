@@ -169,9 +169,9 @@ type Manager struct {
 	unborn map[*Container]struct{} // being created
 	probes map[string]chan int     // exit codes of running health checks, by exec ID
 
-	ctx  context.Context // ends with the manager
-	stop context.CancelFunc
-	done chan struct{} // closed when watch has returned
+	ctx       context.Context // ends with the manager
+	stop      context.CancelFunc
+	following sync.WaitGroup // watch, once it was begun
 
 	users userCache
 	bin   trash.Bin // directories of containers that removed themselves

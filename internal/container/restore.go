@@ -32,7 +32,6 @@ func New(o Options) (*Manager, error) {
 		execs:  map[string]*execution{},
 		probes: map[string]chan int{},
 		unborn: map[*Container]struct{}{},
-		done:   make(chan struct{}),
 		can:    sync.OnceValue(cgroup.Supported),
 	}
 	m.spares = ahead.OpenDirs(filepath.Join(o.DataRoot, "ahead"), makeSpareDir)
@@ -100,7 +99,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	m.sweep(ctx)
 	m.reconcile(ctx, statuses)
 	m.endCommits(ctx)
-	go m.watch(m.ctx)
+	m.following.Go(func() { m.watch(m.ctx) })
 	for _, c := range m.all() {
 		rec := c.copy()
 		switch {
@@ -171,7 +170,7 @@ func (m *Manager) sweepUnknown(ctx context.Context) {
 // Close stops following the containers, which run on.
 func (m *Manager) Close() error {
 	m.stop()
-	<-m.done
+	m.following.Wait()
 	m.spares.Close()
 	return nil
 }
