@@ -92,18 +92,12 @@ func (h *ahead) create(ctx context.Context, c *client.Client, r *client.Request)
 // readCreated reads what is in the header of an answer, as a rule the ID alone:
 // encoding/json takes longer to learn the type than the container to be made.
 func readCreated(text string) (created container.CreateResponse, err error) {
-	id, ok := between(text, `{"Id":"`, `","Warnings":[]}`)
-	if _, notHex := hex.DecodeString(id); ok && notHex == nil {
+	id, begins := strings.CutPrefix(text, `{"Id":"`)
+	id, ends := strings.CutSuffix(id, `","Warnings":[]}`)
+	if _, notHex := hex.DecodeString(id); begins && ends && notHex == nil {
 		return container.CreateResponse{ID: id}, nil
 	}
 	return created, json.Unmarshal([]byte(text), &created)
-}
-
-// between returns what is between the two ends of a text, if they are those.
-func between(text, before, after string) (string, bool) {
-	text, begins := strings.CutPrefix(text, before)
-	text, ends := strings.CutSuffix(text, after)
-	return text, begins && ends
 }
 
 // runAhead is runAttached for a container that the engine is starting already, with

@@ -1,7 +1,6 @@
 package container_test
 
 import (
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,20 +15,7 @@ import (
 // leaves its exit code to the next one: in the record, or, when that is gone, with the
 // shim.
 func TestExitCodeOfWhatWasRemoved(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("containers need root")
-	}
-	e := enginetest.For(t, "")
-	start := func() {
-		t.Helper()
-		if err := e.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start()
-	if err := e.ImportBusybox(); err != nil {
-		t.Fatal(err)
-	}
+	e := enginetest.Running(t)
 	for name, erased := range map[string]bool{"record": false, "shim": true} {
 		id, err := e.Run("run", "-d", "--rm", "--network", "none", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do usleep 10000; done")
 		if err != nil {
@@ -63,7 +49,9 @@ func TestExitCodeOfWhatWasRemoved(t *testing.T) {
 			}
 			db.Close()
 		}
-		start()
+		if err := e.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		if code, err := e.Run("wait", id); err != nil || strings.TrimSpace(code) != "7" {
 			t.Errorf("of the %s the next daemon knows %q, %v", name, code, err)
 		}

@@ -36,10 +36,7 @@ func awaitDirs(t *testing.T, e *enginetest.Engine, want dirs) {
 // Directories that were made ahead are no containers: not to df, not to prune, not
 // to the next daemon after one that was killed. Many containers at once share none.
 func TestDirectoriesMadeAhead(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("containers need root")
-	}
-	e := enginetest.For(t, "")
+	e := enginetest.Running(t)
 	ok := func(args ...string) string {
 		t.Helper()
 		out, err := e.Run(args...)
@@ -53,10 +50,6 @@ func TestDirectoriesMadeAhead(t *testing.T) {
 		if err := e.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-	}
-	start()
-	if err := e.ImportBusybox(); err != nil {
-		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(e.DataRoot(), "overlayfs")); err != nil {
 		t.Skip("nothing is made ahead without overlayfs")
@@ -147,16 +140,7 @@ func read(t *testing.T, path string) string {
 // What a person would lose: a container that was never started, and yet has changes
 // and a size; a volume with what is not the image's.
 func TestEntriesMadeAhead(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("containers need root")
-	}
-	e := enginetest.For(t, "")
-	if err := e.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.ImportBusybox(); err != nil {
-		t.Fatal(err)
-	}
+	e := enginetest.Running(t)
 	run := func(args ...string) string {
 		t.Helper()
 		out, err := e.Run(args...)

@@ -129,6 +129,23 @@ func For(t testing.TB, dir string, args ...string) *Engine {
 	return e
 }
 
+// Running is For of an engine that runs and has the image busybox. The test is skipped
+// where there can be none.
+func Running(t testing.TB) *Engine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("an engine needs root")
+	}
+	e := For(t, "")
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ImportBusybox(); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 func (e *Engine) started() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -88,17 +88,7 @@ func NewTable[T any](db *DB, name string) *Table[T] {
 
 // Put stores the record durably: it is on disk when Put returns. A volatile
 // record of the key is dropped.
-func (t *Table[T]) Put(key string, record *T) error {
-	data, err := json.Marshal(record)
-	if err != nil {
-		return fmt.Errorf("cannot encode %s %s: %w", t.name, key, err)
-	}
-	if err := t.put(t.db.durable, key, data); err != nil {
-		return err
-	}
-	_, err = t.remove(t.db.volatile, key)
-	return err
-}
+func (t *Table[T]) Put(key string, record *T) error { return t.db.PutAll(t.Change(key, record)) }
 
 // Change is a record that PutAll is to store.
 type Change struct {
@@ -106,69 +96,54 @@ type Change struct {
 	err              error
 }
 
+func (c *Change) String() string { return fmt.Sprintf("%s %s", c.table, c.key) }
+
 // Change is what PutAll takes for what Put would store.
 func (t *Table[T]) Change(key string, record *T) Change {
-	data, err := json.Marshal(record)
-	if err != nil {
-		err = fmt.Errorf("cannot encode %s %s: %w", t.name, key, err)
+	c := Change{table: t.name, key: []byte(key)}
+	if c.data, c.err = json.Marshal(record); c.err != nil {
+		c.err = fmt.Errorf("cannot encode %s: %w", &c, c.err)
 	}
-	return Change{t.name, []byte(key), data, err}
+	return c
 }
 
 // PutAll stores records, of whatever tables, as Put does, but either all of them or,
 // should this process die meanwhile or an error be returned, none.
 func (db *DB) PutAll(changes ...Change) error {
+	if err := put(db.durable, changes...); err != nil {
+		return err
+	}
+	return remove(db.volatile, changes...)
+}
+
+// PutVolatile stores the record until the machine goes down, without a sync.
+func (t *Table[T]) PutVolatile(key string, record *T) error {
+	return put(t.db.volatile, t.Change(key, record))
+}
+
+func put(db *bbolt.DB, changes ...Change) error {
 	for _, c := range changes {
 		if c.err != nil {
 			return c.err
 		}
 	}
-	err := db.durable.Update(func(tx *bbolt.Tx) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := db.Update(func(tx *bbolt.Tx) error {
 		for _, c := range changes {
 			b, err := tx.CreateBucketIfNotExists(c.table)
+			if err == nil {
+				err = b.Put(c.key, c.data)
+			}
 			if err != nil {
 				return err
 			}
-			if err := b.Put(c.key, c.data); err != nil {
-				return err
-			}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("cannot record a change: %w", err)
-	}
-	return db.volatile.Update(func(tx *bbolt.Tx) error {
-		for _, c := range changes {
-			if b := tx.Bucket(c.table); b != nil {
-				if err := b.Delete(c.key); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// PutVolatile stores the record until the machine goes down, without a sync.
-func (t *Table[T]) PutVolatile(key string, record *T) error {
-	data, err := json.Marshal(record)
-	if err != nil {
-		return fmt.Errorf("cannot encode %s %s: %w", t.name, key, err)
-	}
-	return t.put(t.db.volatile, key, data)
-}
-
-func (t *Table[T]) put(db *bbolt.DB, key string, data []byte) error {
-	err := db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(t.name)
-		if err != nil {
-			return err
-		}
-		return b.Put([]byte(key), data)
-	})
-	if err != nil {
-		return fmt.Errorf("cannot record %s %s: %w", t.name, key, err)
+		return fmt.Errorf("cannot record %s: %w", &changes[0], err)
 	}
 	return nil
 }
@@ -176,29 +151,36 @@ func (t *Table[T]) put(db *bbolt.DB, key string, data []byte) error {
 // Delete removes the record from both homes. A key that is not there is no
 // error, and costs no sync.
 func (t *Table[T]) Delete(key string) error {
-	_, err1 := t.remove(t.db.volatile, key)
-	_, err2 := t.remove(t.db.durable, key)
-	return errors.Join(err1, err2)
+	c := Change{table: t.name, key: []byte(key)}
+	return errors.Join(remove(t.db.volatile, c), remove(t.db.durable, c))
 }
 
-func (t *Table[T]) remove(db *bbolt.DB, key string) (bool, error) {
-	found := false
+// remove deletes the records of the keys, whichever are there.
+func remove(db *bbolt.DB, keys ...Change) error {
+	var there []Change
 	db.View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(t.name); b != nil {
-			found = b.Get([]byte(key)) != nil
+		for _, c := range keys {
+			if b := tx.Bucket(c.table); b != nil && b.Get(c.key) != nil {
+				there = append(there, c)
+			}
 		}
 		return nil
 	})
-	if !found {
-		return false, nil
+	if len(there) == 0 {
+		return nil
 	}
 	err := db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(t.name).Delete([]byte(key))
+		for _, c := range there {
+			if err := tx.Bucket(c.table).Delete(c.key); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("cannot delete %s %s: %w", t.name, key, err)
+		return fmt.Errorf("cannot delete %s: %w", &there[0], err)
 	}
-	return true, nil
+	return nil
 }
 
 // Get returns the record of the key, volatile before durable; ok is false when

@@ -116,7 +116,9 @@ func frames(name string) bool {
 }
 
 // oneLine keeps what somebody has configured from being more than one header.
-func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }
+func oneLine(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\r", " "), "\n", " ")
+}
 
 // validName says whether a name is a token, RFC 9110, section 5.6.2.
 func validName(name string) bool {
