@@ -31,6 +31,7 @@ type handTask struct {
 	Files      map[string]int // by the names of the store
 	Unfinished []logs.Unfinished
 	Clients    []handClient
+	Forgotten  bool `json:",omitempty"` // it is leaving
 }
 
 type handSubscriber struct {
@@ -115,7 +116,11 @@ func (h *Holder) restoreTask(ht *handTask) {
 	t := newTask(h, key{ht.Record.ID, ht.Record.ExecID})
 	t.rec = ht.Record
 	h.mu.Lock()
-	h.tasks[t.key] = t
+	if ht.Forgotten {
+		h.leaving[t.key] = t
+	} else {
+		h.tasks[t.key] = t
+	}
 	h.mu.Unlock()
 	file := func(name string) *os.File {
 		if fd, ok := ht.Files[name]; ok {

@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -79,6 +80,20 @@ func newHolder(execRoot string, log *slog.Logger) *Holder {
 // dir is where a container's state is kept. The exec root is a tmpfs, so this is
 // gone at boot, as the container is.
 func (h *Holder) dir(id string) string { return filepath.Join(h.execRoot, "containers", id) }
+
+// present are the processes of which there is something, also of those that were
+// forgotten. mu is held.
+func (h *Holder) present() iter.Seq[*task] {
+	return func(yield func(*task) bool) {
+		for _, list := range []map[key]*task{h.tasks, h.leaving} {
+			for _, t := range list {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // find returns a process that is held, running or not.
 func (h *Holder) find(k key) (*task, error) {

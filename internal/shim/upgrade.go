@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net"
@@ -104,7 +105,7 @@ func check(binary string) error {
 func (h *Holder) interrupt(deadline time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, t := range h.tasks {
+	for t := range h.present() {
 		t.mu.Lock()
 		if t.in != nil {
 			t.in.SetWriteDeadline(deadline)
@@ -122,7 +123,7 @@ func (h *Holder) interrupt(deadline time.Time) {
 func (h *Holder) flushAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, t := range h.tasks {
+	for t := range h.present() {
 		t.mu.Lock()
 		for _, c := range t.clients {
 			go h.guarded(c.flush)
@@ -202,8 +203,10 @@ func (h *Holder) pack(g *hands, requester *net.UnixConn) *handover {
 		}
 		sub.mu.Unlock()
 	}
-	for _, t := range h.tasks {
-		s.Tasks = append(s.Tasks, t.pack(g))
+	for t := range h.present() {
+		packed := t.pack(g)
+		packed.Forgotten = h.leaving[t.key] == t
+		s.Tasks = append(s.Tasks, packed)
 	}
 	for _, list := range h.pending {
 		for _, c := range list {
@@ -253,8 +256,11 @@ func (c *client) pack(g *hands) handClient {
 // reopenLogs undoes what pack did to the logs when the upgrade failed.
 func (h *Holder) reopenLogs(s *handover) {
 	for _, ht := range s.Tasks {
-		t, err := h.find(key{ht.Record.ID, ht.Record.ExecID})
-		if err != nil || t.log == nil || t.over() {
+		k := key{ht.Record.ID, ht.Record.ExecID}
+		h.mu.Lock()
+		t := cmp.Or(h.tasks[k], h.leaving[k])
+		h.mu.Unlock()
+		if t == nil || t.log == nil || t.over() {
 			continue
 		}
 		w, err := logs.NewWriter(*t.rec.Log)
